@@ -1,0 +1,1 @@
+"""Windows, bars, crosses and volume surges: arrays in, rows and alerts out."""
