@@ -17,6 +17,7 @@ import pytest
 from psycopg.types.json import Jsonb
 
 from notify_parts import START, MemoryOutbox, endpoint, message
+from postgres import end_sessions, none_left
 from tapewatch.errors import StoreUnavailable
 from tapewatch.notify.outlet import Outlet
 from tapewatch.notify.postgres import PostgresOutbox
@@ -123,11 +124,7 @@ async def test_the_memory_outbox_of_the_other_tests_behaves_alike(postgres: Dsn,
 async def test_a_lost_connection_is_one_failure_and_then_opened_again(postgres: Dsn, outbox: PostgresOutbox) -> None:
     add(postgres, message())
     await outbox.claim("webhook", 10, START)
-    with psycopg.connect(postgres.conninfo, autocommit=True) as connection:
-        connection.execute(
-            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
-            "WHERE datname = current_database() AND pid <> pg_backend_pid()"
-        )
+    end_sessions(postgres, "tapewatch sender")
     with pytest.raises(StoreUnavailable, match="database with the notifications does not answer"):
         await outbox.claim("webhook", 10, START)
     assert len(await outbox.claim("webhook", 10, START)) == 1
@@ -141,7 +138,7 @@ async def test_of_two_servers_one_delivers_until_it_goes(postgres: Dsn, outbox: 
         assert await other.claim("webhook", 10, START) == []
         assert (await other.counts()).waiting == 1
         await outbox.close()
-        async with asyncio.timeout(40):
+        async with asyncio.timeout(120):
             while not await other.claim("webhook", 10, START):  # until the server has ended the session
                 pass
         assert await outbox.claim("webhook", 10, START) == []
@@ -162,7 +159,7 @@ async def test_channels_may_ask_at_the_same_time(postgres: Dsn, outbox: Postgres
     assert [len(answer) for answer in answers] == [20] * 10
     with psycopg.connect(postgres.conninfo) as connection:
         (connections,) = connection.execute(
-            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'tapewatch sender'"
         ).fetchone() or (0,)
     assert connections == 1
 
@@ -197,7 +194,9 @@ async def test_killed_between_delivery_and_mark_it_sends_again_with_the_same_key
             assert process.stdin is not None
             process.stdin.write(f"{postgres.conninfo}\nhttp://127.0.0.1:{port}/")
             process.stdin.close()
-            assert await asyncio.to_thread(process.wait, 30) == expected_exit
+            assert await asyncio.to_thread(process.wait, 120) == expected_exit
+            with psycopg.connect(postgres.conninfo, autocommit=True) as connection:
+                none_left(connection)  # the killed one's session has the channel until it ends
             assert row(postgres, message().id)[0] == expected_state
     assert [request.headers["idempotency-key"] for request in requests] == [message().id] * 2
     assert requests[0].body == requests[1].body

@@ -70,11 +70,11 @@ def embedded(folder: Path) -> EmbeddedPostgres:
     return EmbeddedPostgres(folder, durable=False)
 
 
-def gone(process: psutil.Process, seconds: float = 20.0) -> None:
+def gone(process: psutil.Process, seconds: float = 100.0) -> None:
     wait_until(lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE, seconds)
 
 
-def wait_until(holds: Callable[[], bool], seconds: float = 20.0) -> None:
+def wait_until(holds: Callable[[], bool], seconds: float = 100.0) -> None:
     pause = threading.Event()
     for _ in range(int(seconds / 0.02)):
         if holds():

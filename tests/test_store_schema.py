@@ -113,7 +113,7 @@ def test_a_commit_is_announced_but_for_the_embedded_engine_s(postgres: Dsn, conn
         writer.recover("log", Origin.SIMULATED)
         writer.commit(changes(bars=[bar()]), 0, 10)
         writer.close()
-    said = [notify.payload for notify in connection.notifies(timeout=10, stop_after=1)]
+    said = [notify.payload for notify in connection.notifies(timeout=60, stop_after=1)]
     assert said == ["2 10"]
 
 

@@ -20,6 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from psycopg import sql
 
+from postgres import end_sessions, nobody
 from store_rows import MINUTE, START, alert, bar, changes, gap, latest, notification, quality, window
 from tapewatch.errors import StoreMismatch, StoreUnavailable
 from tapewatch.records import AlertStatus, Market, Origin
@@ -74,7 +75,9 @@ def test_a_commit_writes_rows_alerts_outbox_and_position_together(writer: StoreW
         ("BTC", START, 100.0, 99.5),
     ]
     assert [(row[0], row[7]) for row in read_bars(postgres.conninfo)] == [("AAPL", 100.5), ("BTC", None)]
-    assert ask(postgres, 'SELECT market, "timestamp", received_at::text, previous_close FROM latest_prices')[1] == (
+    assert ask(
+        postgres, 'SELECT market, "timestamp", received_at::text, previous_close FROM latest_prices ORDER BY 1 DESC'
+    )[1] == (
         "crypto",
         None,
         ask(postgres, "SELECT received_at::text FROM latest_prices WHERE symbol = 'AAPL'")[0][0],
@@ -376,7 +379,10 @@ def test_a_commit_that_did_not_arrive_is_repeated(writer: StoreWriter, postgres:
     assert ask(postgres, "SELECT trades FROM minute_quality") == [(20,)]
 
 
-def test_a_repeat_waits_for_a_first_try_that_is_still_under_way(writer: StoreWriter, postgres: Dsn) -> None:
+def test_a_repeat_waits_for_a_first_try_that_is_still_under_way(
+    writer: StoreWriter, postgres: Dsn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tapewatch.store.writer.STORE_LOCK_MS", 60_000)
     once = changes(quality=[quality(trades=10)])
     writer.commit(once, 0, 10)
     cut_off(postgres)
@@ -386,8 +392,8 @@ def test_a_repeat_waits_for_a_first_try_that_is_still_under_way(writer: StoreWri
         first_try.execute("UPDATE minute_quality SET trades = 20")
         first_try.execute("SELECT advance_position('embedded', 'log', 10, 20, NULL)")
         repeat = threads.submit(writer.commit, once, 10, 20)
-        waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
-        wait_until(lambda: ask(postgres, waiting) == [(1,)])
+        waiting = "SELECT wait_event_type FROM pg_stat_activity WHERE application_name = 'tapewatch embedded'"
+        wait_until(lambda: ask(postgres, waiting) == [("Lock",)])
         first_try.commit()
         repeat.result()
     assert position(postgres) == 20
@@ -405,9 +411,7 @@ def test_a_held_lock_ends_as_unavailable_and_the_commit_can_be_repeated(writer: 
 
 
 def test_a_server_that_is_gone_is_unavailable(postgres: Dsn) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    with pytest.raises(StoreUnavailable, match=rf"Cannot reach the database at 127\.0\.0\.1:{port}/"):
+    with nobody() as port, pytest.raises(StoreUnavailable, match=rf"Cannot reach the database at 127\.0\.0\.1:{port}/"):
         StoreWriter.connect(replace(postgres, port=port).conninfo)
 
 
@@ -426,7 +430,7 @@ def test_statements_name_every_column(writer: StoreWriter, postgres: Dsn) -> Non
 
 def cut_off(dsn: Dsn) -> None:
     """End the writer's session."""
-    ask(dsn, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'tapewatch embedded'")
+    end_sessions(dsn, "tapewatch embedded")
 
 
 def wait_until(holds: Any, seconds: float = 60.0) -> None:
