@@ -12,13 +12,15 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Awaitable, Iterable, Iterator
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from tapewatch.errors import TapewatchError
 
 __all__ = ["Lifetime"]
 
 _Item = TypeVar("_Item")
+_SIGNAL_S: Final = 0.2
+"""So long a failed start waits for a signal: that of a Ctrl-C may be heeded after the end of a program it ended too."""
 
 
 class _Cut(Exception):
@@ -42,6 +44,7 @@ class Lifetime:
         try:
             await start
         except (TapewatchError, _Cut):
+            await asyncio.wait([self._ended], timeout=_SIGNAL_S)
             if not self._ended.done():
                 raise
         await self._ended
