@@ -31,9 +31,11 @@ from tapewatch.profiles.processes import end, find, free_port, spawn
 
 __all__ = ["Broker"]
 
-START_S_MAX: Final = 90.0
+START_S_MAX: Final = 180.0
 """From starting it to its first answer; long on a busy machine, and after a crash, when it reads its files again."""
 _POLL_S: Final = 0.05
+_PORT_TRIES: Final = 3
+_TAKEN: Final = "Address already in use"
 _JVM: Final = ["-XX:+UseSerialGC", "-XX:-UsePerfData", "-Djava.awt.headless=true"]
 _HEAP: Final = ["-Xms64m", "-Xmx256m"]
 _PROPERTIES: Final = """\
@@ -121,16 +123,19 @@ class Broker:
         Raises:
             MachineError: Java or the jars are missing, the folder cannot be used, or it does not start.
         """
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            if self.pid is None:
-                self._launch()
-        except OSError as error:
-            raise MachineError(
-                f"Kafka's broker cannot be kept in {self._folder}: {error.strerror}; choose another DATA_DIR"
-            ) from error
-        self._wait_for_answer()
-        return self.servers
+        for _ in range(_PORT_TRIES):
+            said_before = self._said().count(_TAKEN)
+            try:
+                self._folder.mkdir(parents=True, exist_ok=True)
+                if self.pid is None:
+                    self._launch()
+            except OSError as error:
+                raise MachineError(
+                    f"Kafka's broker cannot be kept in {self._folder}: {error.strerror}; choose another DATA_DIR"
+                ) from error
+            if self._has_answered(said_before):
+                return self.servers
+        raise MachineError("Every port tried for Kafka was taken in the moment between choosing and using it.")
 
     def stop(self) -> bool:
         """Stop it and wait for its end; False if it did not run."""
@@ -141,15 +146,15 @@ class Broker:
         end(self._process, signal.SIGKILL)
 
     def answers(self, seconds: float = 1.0) -> bool:
-        """Whether it runs and answers."""
+        """Whether it runs and answers; another broker that has taken its port does not count."""
         if self.pid is None:
             return False
         client: dict[str, Any] = {"bootstrap.servers": self.servers, "logger": _Silent()}
         try:
-            AdminClient(client).list_topics(timeout=seconds)
+            found = AdminClient(client).list_topics(timeout=seconds)
         except KafkaException:
             return False
-        return True
+        return bool(found.cluster_id == self._identity().cluster_id)
 
     def _launch(self) -> None:
         jars = ":".join(map(str, ensure_jars("kafka")))
@@ -182,15 +187,22 @@ class Broker:
         if done.returncode:
             raise MachineError(f"Kafka's folder {self._folder} cannot be made: {_last(done.stdout + done.stderr)}")
 
-    def _wait_for_answer(self) -> None:
+    def _has_answered(self, said_before: int) -> bool:
+        """Wait until it answers; False if it has ended since its port was taken meanwhile, and another will do."""
         deadline = time.monotonic() + START_S_MAX
         while not self.answers():
             if self.pid is None:
-                said = "".join(path.read_text(errors="replace") for path in (self._out, self.log) if path.exists())
+                said = self._said()
+                if not self._wanted and said.count(_TAKEN) > said_before:
+                    return False
                 raise MachineError(f"Kafka's broker has ended: {_last(said)} (all it said: {self.log}, {self._out})")
             if time.monotonic() > deadline:
                 raise MachineError(f"Kafka's broker has not answered within {START_S_MAX:.0f} s; see {self.log}")
             threading.Event().wait(_POLL_S)
+        return True
+
+    def _said(self) -> str:
+        return "".join(path.read_text(errors="replace") for path in (self._out, self.log) if path.exists())
 
     @property
     def _out(self) -> Path:
