@@ -18,9 +18,8 @@ _TABLES = ("stock_aggregates", "price_bars", "minute_quality", "breakout_alerts"
 def check_health(pipeline: Pipeline, origin: str) -> None:
     """What only grows lies between two looks of our own, one before and one after the answer."""
     before = _look(pipeline, origin)
-    health = until(lambda: _fresh(pipeline, before), "an answer that is newer than our look", 15)
+    health = until(lambda: _fresh(pipeline, before), "an answer that is newer than our look, and all is well")
     after = _look(pipeline, origin)
-    assert (health["sentence"], health["problems"]) == ("Everything is well.", [])
     found = {f"rows {name}": health["database"]["rows"][name] for name in _TABLES}
     found |= {"log end": health["log"]["end"], "delivered": health["notifications"]["delivered_24h"]}
     found |= {f"{row['symbol']} {name}": row[name] for row in health["symbols"] for name in _COUNTERS}
@@ -41,14 +40,18 @@ def check_health(pipeline: Pipeline, origin: str) -> None:
         assert health["log"]["first"] == reader.first
     assert health["log"]["bytes"] >= log.stat().st_size / 2
     assert health["commit"]["count"] > 0
-    assert {(c["market"], c["state"]) for c in health["connections"] if c["to"] is None} == {
-        ("stocks", "live"), ("crypto", "live"),
-    }  # fmt: skip
 
 
 def _fresh(pipeline: Pipeline, before: dict[str, int]) -> dict[str, Any] | None:
-    """An answer whose counts were asked for after ``before``: they are kept for some seconds."""
-    health: dict[str, Any] = pipeline.get("api/v1/health").json()
+    """An answer whose counts were asked for after ``before``: they are kept for some seconds.
+
+    And by which all is well: on a busy machine something may be late for a moment.
+    """
+    health: dict[str, Any] = pipeline.ask("api/v1/health")
+    now = {(c["market"], c["state"]) for c in health["connections"] if c["to"] is None}
+    is_well = (health["sentence"], health["problems"]) == ("Everything is well.", [])
+    if not is_well or now != {("stocks", "live"), ("crypto", "live")}:
+        return None
     rows = health["database"]["rows"] if health["database"] else {}
     is_newer = all(rows.get(name, -1) >= before[f"rows {name}"] for name in _TABLES)
     counts = {f"{row['symbol']} {name}": row[name] for row in health["symbols"] for name in _COUNTERS}

@@ -5,8 +5,9 @@ asyncio.run(check_page("http://127.0.0.1:8787/"))  raises AssertionError with wh
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
 from playwright.async_api import Browser, Page, async_playwright
@@ -20,11 +21,18 @@ ARGUMENTS = [
     "--disable-sync",
     "--no-first-run",
 ]
-PATIENCE_MS = 60_000
+PATIENCE_MS = 120_000
 """How long something that must come may take, on a busy machine too."""
+SCENARIO_S = 280.0
+"""How long a whole test of a page may take there."""
 LOST_MS_MAX = 3_000
 WATCH_MS = 200
 """How often the page looks whether the stream is silent."""
+
+
+def run(scenario: Coroutine[Any, Any, None]) -> None:
+    """A test that awaits, to its end."""
+    asyncio.run(asyncio.wait_for(scenario, SCENARIO_S))
 
 
 @contextlib.asynccontextmanager
@@ -60,10 +68,21 @@ async def until(page: Page, condition: str, given: Any = None) -> None:
     await page.wait_for_function(f"given => ({condition})", arg=given)
 
 
-async def check_page(url: str, cause_alert: Callable[[], object] | None = None, within_s: float = 30.0) -> None:
+async def drawn(page: Page) -> None:
+    """Until all that the page knows is drawn: it draws in the frame after the news."""
+    await page.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+
+
+async def check_page(
+    url: str,
+    cause_alert: Callable[[], object] | None = None,
+    within_s: float = PATIENCE_MS / 1000,
+    forgiven: str | None = None,
+) -> None:
     """A price moves, the chart has points and grows with them, an alert comes without a reload, the console is clean.
 
-    ``cause_alert`` makes an alert happen; without it one must happen by itself ``within_s``.
+    ``cause_alert`` makes an alert happen; without it one must happen by itself ``within_s``. A complaint that holds
+    ``forgiven`` is none of the page.
     """
     async with opened(url) as (page, complaints):
         page.set_default_timeout(within_s * 1000)
@@ -93,8 +112,8 @@ async def check_page(url: str, cause_alert: Callable[[], object] | None = None, 
             await page.locator("#intervals button", has_text=interval).click()
             await until(page, "tapewatch.selected.interval === given && tapewatch.bars > 0", interval)
         await check_keyboard(page, symbol)
-        assert await page.locator("#banner").is_hidden(), await page.text_content("#banner")
-        assert complaints == []
+        await page.wait_for_selector("#banner", state="hidden")
+        assert [one for one in complaints if forgiven is None or forgiven not in one] == []
 
 
 async def check_keyboard(page: Page, symbol: str) -> None:

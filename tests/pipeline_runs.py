@@ -36,6 +36,8 @@ from trading_days import give_days
 
 START_S = 240.0
 END_S = 180.0
+ANSWER_S = 120.0
+"""How long one HTTP answer may take, on a busy machine too."""
 _POLL_S = 0.05
 _T = TypeVar("_T")
 
@@ -75,7 +77,7 @@ class Pipeline:
         for process in self.processes():
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
-                process.wait(10)
+                process.wait(END_S)
 
     # --- commands -----------------------------------------------------------------------------------------------
 
@@ -151,7 +153,17 @@ class Pipeline:
 
     def get(self, path: str) -> httpx.Response:
         """GET ``path`` of the page's server."""
-        return httpx.get(f"{self.url}{path}", timeout=30, trust_env=False)
+        return httpx.get(f"{self.url}{path}", timeout=ANSWER_S, trust_env=False)
+
+    def ask(self, path: str) -> Any:
+        """What ``path`` answers; asked again where a busy machine's database was too slow for the server (503)."""
+
+        def answered() -> httpx.Response | None:
+            answer = self.get(path)
+            assert answer.status_code in (200, 503), answer.text
+            return answer if answer.status_code == 200 else None
+
+        return until(answered, f"{path} is answered").json()
 
     def status(self) -> dict[str, Any]:
         """`/api/v1/status`."""
@@ -172,6 +184,12 @@ class Pipeline:
     def is_caught_up(self) -> bool:
         """The database holds what the log held a moment ago."""
         return bool(self.status()["engine"]["behind"] < 500)
+
+    def is_finished(self) -> bool:
+        """Every market's recording is over, and the database holds all of it."""
+        status = self.status()
+        said = {feed["detail"] for feed in status["feeds"]}
+        return said == {"The recording is finished."} and not status["engine"]["behind"]
 
     def origin_folder(self, origin: str) -> Path:
         """Where the pipeline of that kind of data keeps everything."""

@@ -24,7 +24,7 @@ import pytest
 
 from health_checks import check_health
 from page_checks import check_page
-from pipeline_runs import Pipeline, until
+from pipeline_runs import END_S, Pipeline, until
 from tapes import write_tape
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -50,7 +50,7 @@ def is_good(pipeline: Pipeline) -> bool:
 
 
 def everything_ended(pipeline: Pipeline) -> None:
-    until(lambda: not pipeline.processes(), "every process of the pipeline has ended", 20)
+    until(lambda: not pipeline.processes(), "every process of the pipeline has ended")
 
 
 def kill_all(pipeline: Pipeline) -> None:
@@ -78,7 +78,7 @@ def test_start_look_stop_start_again_and_after_a_kill_of_everything(tmp_path: Pa
         check_health(pipeline, "simulated")
         again = pipeline.command("run", "--detach")
         assert (again.returncode, again.stdout.splitlines()[0]) == (0, f"Tapewatch is already running: {pipeline.url}")
-        assert pipeline.command("status").returncode == 0
+        until(lambda: pipeline.command("status").returncode == 0, "the command says that all is well")
         beside = pipeline.command("verify")
         assert (beside.returncode, beside.stdout.splitlines()[-1]) == (
             0,
@@ -115,8 +115,8 @@ def look_at_the_page(pipeline: Pipeline) -> None:
     page = pipeline.get("")
     assert (page.status_code, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
     assert pipeline.get("healthz").json() == {"status": "ok"}
-    assert pipeline.get("readyz").json() == {"ready": True, "reasons": []}
-    assert {row["symbol"] for row in pipeline.get("api/v1/stocks").json()} == {"AAPL", "TSLA", "GOOGL", "MSFT", "BTC"}
+    assert pipeline.ask("readyz") == {"ready": True, "reasons": []}
+    assert {row["symbol"] for row in pipeline.ask("api/v1/stocks")} == {"AAPL", "TSLA", "GOOGL", "MSFT", "BTC"}
 
 
 def look_into_the_database(pipeline: Pipeline) -> None:
@@ -141,8 +141,17 @@ def look_into_the_database(pipeline: Pipeline) -> None:
             "   AND status <> 'retracted') FROM latest_prices l"
         ).fetchall()
         assert [found for _, found, _ in crosses] == [there for _, _, there in crosses]
-    asked = pipeline.command("psql", "-Atc", "SELECT count(*) FROM get_golden_crosses('AAPL', 24)")
-    assert (asked.returncode, asked.stdout.strip()) == (0, str({s: n for s, n, _ in crosses}["AAPL"]))
+    until(lambda: psql_agrees(pipeline), "the command psql counts as we do")
+
+
+def psql_agrees(pipeline: Pipeline) -> bool:
+    """Whether both count the same; an alert may come between them."""
+    question = "SELECT count(*) FROM get_golden_crosses('AAPL', 24)"
+    with psycopg.connect(pipeline.conninfo("simulated"), autocommit=True) as connection:
+        (number,) = connection.execute(question).fetchone() or (None,)
+    asked = pipeline.command("psql", "-Atc", question)
+    assert asked.returncode == 0, asked.stderr
+    return asked.stdout.strip() == str(number)
 
 
 def test_stop_ends_what_a_killed_pipeline_left_running(tmp_path: Path) -> None:
@@ -228,7 +237,7 @@ def test_a_database_that_refuses_connections(tmp_path: Path) -> None:
         port = str(unused.getsockname()[1])
         with Pipeline(tmp_path, DB_HOST="127.0.0.1", DB_PORT=port, DB_PASSWORD="x") as pipeline:
             says = rf"Cannot reach the database at 127\.0\.0\.1:{port}/stockdb: .*refused"
-            refused(pipeline, 5, says, within_s=30)
+            refused(pipeline, 5, says)
 
 
 # --- trouble on the way ---------------------------------------------------------------------------------------------
@@ -252,7 +261,7 @@ def test_the_database_falls_silent_and_dies_and_nothing_is_lost(tmp_path: Path) 
         server.kill()
         until(lambda: database_server(pipeline).pid != server.pid, "the database was started again")
         until(lambda: is_good(pipeline), "the store is back")
-        assert pipeline.get("readyz").status_code == 200
+        until(lambda: pipeline.get("readyz").status_code == 200, "it is ready")
         database_server(pipeline).kill()
         pipeline.stop()  # at once: the log holds what the database did not get
         verdict = pipeline.verify()
@@ -296,7 +305,8 @@ def test_the_page_in_a_real_browser(tmp_path: Path) -> None:
     with Pipeline(tmp_path, WARMUP="5m", SIMULATOR_RATE="30", **settings) as pipeline:
         pipeline.start()
         until(lambda: is_good(pipeline), "all rooms are well")
-        asyncio.run(asyncio.wait_for(check_page(pipeline.url, within_s=60), 150))
+        # A busy machine's database may be too slow for the server: the page asks again.
+        asyncio.run(check_page(pipeline.url, forgiven="status of 503"))
         pipeline.stop()
 
 
@@ -332,12 +342,12 @@ def test_a_webhook_is_told_every_confirmed_alert_once(tmp_path: Path) -> None:
     settings = {"WEBHOOK_PRIVATE": "on", "ALERTS_FILE": str(tmp_path / "alerts.toml")}
     with endpoint() as (address, taken), Pipeline(tmp_path, WEBHOOK_URL=address, **settings) as pipeline:
         pipeline.start(*(word for path in tape for word in ("--replay", str(path))), "--speed", "max")
-        until(lambda: is_finished(pipeline), "the recording is finished and stored", 60)
-        confirmed = pipeline.get("api/v1/alerts?status=confirmed&limit=1000").json()
+        until(pipeline.is_finished, "the recording is finished and stored")
+        confirmed = pipeline.ask("api/v1/alerts?status=confirmed&limit=1000")
         assert len(confirmed) > 3
         until(lambda: set(notifications(pipeline, "webhook")) == {"delivered"}, "all are delivered")
         assert notifications(pipeline, "webhook") == {"delivered": len(confirmed)}
-        assert pipeline.get("api/v1/notifications?state=dead").json() == []
+        assert pipeline.ask("api/v1/notifications?state=dead") == []
         pipeline.stop()
         times = Counter(body["alert_id"] for _, body in taken)
         assert times == Counter(alert["alert_id"] for alert in confirmed)
@@ -353,11 +363,6 @@ def notifications(pipeline: Pipeline, channel: str) -> dict[str, int]:
         return dict(connection.execute(question, [channel]).fetchall())
 
 
-def is_finished(pipeline: Pipeline) -> bool:
-    status = pipeline.status()
-    return {f["detail"] for f in status["feeds"]} == {"The recording is finished."} and not status["engine"]["behind"]
-
-
 MOMENTS = (
     "run.lock", "simulator.log", "postgres.lock", "postgres", "postgres/postmaster.pid", "log/log.db", "run.json",
 )  # fmt: skip
@@ -367,33 +372,36 @@ MOMENTS = (
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_a_signal_at_any_moment_of_the_start_ends_it_in_order(tmp_path: Path, moment: str) -> None:
     with Pipeline(tmp_path) as pipeline:
-        signal_at(pipeline, moment, signal.SIGTERM)
+        had_database = signal_at(pipeline, moment, signal.SIGTERM)
         assert "Traceback" not in pipeline.last_words()
         assert "tapewatch: " not in pipeline.last_words()
-        if MOMENTS.index(moment) < MOMENTS.index("postgres/postmaster.pid"):
-            assert pipeline.last_words() == ""
+        assert had_database or pipeline.last_words() == ""
         signal_at(pipeline, "run.json", signal.SIGTERM)
         assert pipeline.verify().is_good
 
 
-def test_ctrl_c_in_the_start_is_no_error(tmp_path: Path) -> None:
+@pytest.mark.parametrize("moment", ["simulator.log", "log/log.db"])
+def test_ctrl_c_in_the_start_is_no_error(tmp_path: Path, moment: str) -> None:
     """It reaches what was started too: the programs of the same terminal."""
     with Pipeline(tmp_path) as pipeline:
-        for moment in ("simulator.log", "log/log.db"):
-            signal_at(pipeline, moment, signal.SIGINT, is_of_all=True)
-            assert "tapewatch: " not in pipeline.last_words()
+        signal_at(pipeline, moment, signal.SIGINT, is_of_all=True)
+        assert "tapewatch: " not in pipeline.last_words()
 
 
-def signal_at(pipeline: Pipeline, moment: str, number: signal.Signals, *, is_of_all: bool = False) -> None:
-    """Start, signal when that file is there, perhaps to its whole group as a terminal does, and see it end."""
+def signal_at(pipeline: Pipeline, moment: str, number: signal.Signals, *, is_of_all: bool = False) -> bool:
+    """Start, signal when that file is there, perhaps to its whole group as a terminal does, and see it end.
+
+    Gives whether it had its database by then: on a busy machine we may look long after the moment.
+    """
     pipeline.spawn()
     process = pipeline.process
     assert process is not None
-    until(lambda: (pipeline.origin_folder("simulated") / moment).exists() or process.poll() is not None, moment, 60)
+    until(lambda: (pipeline.origin_folder("simulated") / moment).exists() or process.poll() is not None, moment)
     assert process.poll() is None, pipeline.last_words()
-    if is_of_all:
-        os.killpg(process.pid, number)
-    else:
-        process.send_signal(number)
-    assert process.wait(40) == 0, pipeline.last_words()
+    process.send_signal(signal.SIGSTOP)
+    had_database = (pipeline.origin_folder("simulated") / "postgres" / "postmaster.pid").exists()
+    (os.killpg if is_of_all else os.kill)(process.pid, number)
+    process.send_signal(signal.SIGCONT)
+    assert process.wait(END_S) == 0, pipeline.last_words()
     everything_ended(pipeline)
+    return had_database

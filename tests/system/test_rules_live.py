@@ -9,7 +9,7 @@ import httpx
 import psycopg
 import pytest
 
-from pipeline_runs import Pipeline, until
+from pipeline_runs import ANSWER_S, Pipeline, until
 from tapewatch.records import Kind
 from tapewatch.rules.change import RuleChange
 
@@ -25,7 +25,7 @@ QUICK = {
 
 
 def rules(pipeline: Pipeline) -> dict[str, dict[str, Any]]:
-    return {rule["rule"]: rule for rule in pipeline.get("api/v1/rules").json()["rules"]}
+    return {rule["rule"]: rule for rule in pipeline.ask("api/v1/rules")["rules"]}
 
 
 def said(pipeline: Pipeline) -> list[RuleChange]:
@@ -38,7 +38,7 @@ def said(pipeline: Pipeline) -> list[RuleChange]:
 
 
 def alerts(pipeline: Pipeline, rule: str) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = pipeline.get(f"api/v1/alerts?rule={rule}").json()
+    found: list[dict[str, Any]] = pipeline.ask(f"api/v1/alerts?rule={rule}")
     return found
 
 
@@ -51,9 +51,10 @@ def stored(pipeline: Pipeline) -> list[tuple[Any, ...]]:
 def test_rules_change_while_all_runs_and_the_log_remembers_which_held_when(tmp_path: Path) -> None:
     with Pipeline(tmp_path, SYMBOLS="AAPL", ALERTS_FILE=str(tmp_path / "alerts.toml"), **QUICK) as pipeline:
         pipeline.start()
-        until(lambda: pipeline.get("api/v1/stocks").json(), "there is a price")
-        near = {"rule": "near", "kind": "cross", "right": "sma(3)", "symbols": ["AAPL"], "direction": "either"}
-        answer = httpx.post(f"{pipeline.url}api/v1/rules", json=near | {"cooldown": "0ms", "band_bps": 0})
+        until(lambda: pipeline.ask("api/v1/stocks"), "there is a price")
+        near: dict[str, Any] = {"rule": "near", "kind": "cross", "right": "sma(3)", "symbols": ["AAPL"]}
+        near |= {"direction": "either", "cooldown": "0ms", "band_bps": 0}
+        answer = httpx.post(f"{pipeline.url}api/v1/rules", json=near, timeout=ANSWER_S)
         assert answer.status_code == 200, answer.text
         version = rules(pipeline)["near"]["version"]
         until(lambda: alerts(pipeline, "near"), "the new rule makes an alert")
@@ -64,7 +65,7 @@ def test_rules_change_while_all_runs_and_the_log_remembers_which_held_when(tmp_p
         until(lambda: not rules(pipeline)["near"]["enabled"], "the command is followed")
         text = (tmp_path / "alerts.toml").read_text()
         (tmp_path / "alerts.toml").write_text(text + "\n[golden_cross]\nband_bps = 'wide'\n")
-        until(lambda: pipeline.get("api/v1/rules").json()["problem"], "a mistake is told")
+        until(lambda: pipeline.ask("api/v1/rules")["problem"], "a mistake is told")
         assert rules(pipeline)["golden_cross"]["version"] == "c6abd647"
         (tmp_path / "alerts.toml").write_text(text + "\n[golden_cross]\nband_bps = 8\n")
         until(lambda: rules(pipeline)["golden_cross"]["version"] != "c6abd647", "the file is followed")

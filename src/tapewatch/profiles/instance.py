@@ -30,7 +30,8 @@ from tapewatch.store.embedded import stop_orphan
 
 __all__ = ["Instance", "Role", "RunInfo", "folder_of", "running", "stop_all"]
 
-STOP_S: Final = 30.0
+STOP_S: Final = 60.0
+"""On a busy machine the database alone may need twenty, and as long again where it has to be told twice."""
 
 
 class Role(StrEnum):
