@@ -92,7 +92,7 @@ class Runner:
                 if folder != str(path):
                     os.chown(folder, self.uid, -1)
             os.chown(path, self.uid, -1)  # last: its owner says whether all of it was done
-        if self._prefix and subprocess.run([*self._prefix, "test", "-r", path], cwd="/", check=False).returncode:
+        if self._prefix and not self._succeeds("test", "-r", path):
             raise MachineError(
                 f"PostgreSQL does not run as root, and {_user_name(self.uid)} cannot reach {path}: "
                 "run tapewatch as an ordinary user, or choose a DATA_DIR that everybody may enter."
@@ -106,8 +106,14 @@ class Runner:
     def _works(self) -> bool:
         if shutil.which(self._prefix[0]) is None:
             return False
-        version = self.command([self._postgres, "--version"])
-        return subprocess.run(version, cwd="/", capture_output=True, check=False).returncode == 0
+        return self._succeeds(self._postgres, "--version")
+
+    def _succeeds(self, *arguments: str | Path) -> bool:
+        """In a session of its own: a Ctrl-C that ended it would look like its answer."""
+        done = subprocess.run(
+            self.command(arguments), cwd="/", capture_output=True, start_new_session=True, check=False
+        )
+        return done.returncode == 0
 
 
 class Server:
