@@ -10,6 +10,7 @@ import psycopg
 import pytest
 
 import store_rows as row
+from pipeline_runs import until
 from tapewatch.errors import LogUnavailable, StoreMismatch
 from tapewatch.profiles.commit import Commit, RejectedMessage
 from tapewatch.profiles.sink import LANES_MAX, Sink
@@ -62,13 +63,9 @@ def commit(old: int, new: int, *, lane: str = "0", rejected: int = 0, origin: Or
     )  # fmt: skip
 
 
-def never(seconds: float) -> None:
-    raise AssertionError("the database was there")
-
-
 @pytest.fixture
 def sink(postgres: Dsn) -> Iterator[Sink]:
-    with closing(Sink(postgres.conninfo, "log", Told(), never)) as sink:
+    with closing(Sink(postgres.conninfo, "log", Told())) as sink:
         yield sink
 
 
@@ -82,7 +79,7 @@ def test_what_spark_repeats_is_passed_over_by_the_same_sink_and_by_another(postg
     assert sink.write(commit(0, 5))
     assert not sink.write(commit(0, 5))
     assert sink.write(commit(5, 9))
-    with closing(Sink(postgres.conninfo, "log", Told(), never)) as other:
+    with closing(Sink(postgres.conninfo, "log", Told())) as other:
         assert not other.write(commit(0, 5))
         assert not other.write(commit(5, 9))
         assert other.write(commit(9, 11))
@@ -105,7 +102,7 @@ def test_a_commit_that_begins_elsewhere_is_refused_with_what_to_do(
 
 def test_a_second_worker_that_has_written_it_meanwhile_has_written_it(postgres: Dsn, sink: Sink) -> None:
     sink.write(commit(0, 5))
-    with closing(Sink(postgres.conninfo, "log", Told(), never)) as other:
+    with closing(Sink(postgres.conninfo, "log", Told())) as other:
         other.write(commit(5, 9))
     assert not sink.write(commit(5, 9))
     assert sink.write(commit(9, 12))
@@ -113,7 +110,7 @@ def test_a_second_worker_that_has_written_it_meanwhile_has_written_it(postgres: 
 
 def test_a_second_worker_that_has_written_something_else_stops_the_first(postgres: Dsn, sink: Sink) -> None:
     sink.write(commit(0, 5))
-    with closing(Sink(postgres.conninfo, "log", Told(), never)) as other:
+    with closing(Sink(postgres.conninfo, "log", Told())) as other:
         other.write(commit(5, 7))
     with pytest.raises(StoreMismatch):
         sink.write(commit(5, 9))
@@ -123,7 +120,7 @@ def test_a_second_worker_that_has_written_something_else_stops_the_first(postgre
 def test_another_logs_database_is_refused(postgres: Dsn, sink: Sink) -> None:
     sink.write(commit(0, 5))
     with (
-        closing(Sink(postgres.conninfo, "another", Told(), never)) as other,
+        closing(Sink(postgres.conninfo, "another", Told())) as other,
         pytest.raises(StoreMismatch, match="holds LIVE data of log log, but this run reads LIVE data of log another"),
     ):
         other.write(commit(0, 5))
@@ -132,13 +129,13 @@ def test_another_logs_database_is_refused(postgres: Dsn, sink: Sink) -> None:
 def test_messages_without_a_source_are_of_the_origin_that_is_there(postgres: Dsn, sink: Sink) -> None:
     assert sink.write(commit(0, 5, origin=Origin.SIMULATED))
     assert sink.write(commit(0, 5, lane="1", origin=None))
-    with closing(Sink(postgres.conninfo, "log", Told(), never)) as other, pytest.raises(StoreMismatch):
+    with closing(Sink(postgres.conninfo, "log", Told())) as other, pytest.raises(StoreMismatch):
         other.write(commit(0, 5, lane="2", origin=Origin.LIVE))
 
 
 def test_rejected_messages_are_told_before_the_position_moves(postgres: Dsn) -> None:
     told = Told(postgres)
-    with closing(Sink(postgres.conninfo, "log", told, never)) as sink:
+    with closing(Sink(postgres.conninfo, "log", told)) as sink:
         sink.write(commit(0, 5, rejected=2))
         assert told.put_ == [(0, 0, "reason 0"), (0, 1, "reason 1")]
         assert told.flushed == [(2, None)]
@@ -147,7 +144,7 @@ def test_rejected_messages_are_told_before_the_position_moves(postgres: Dsn) -> 
 
 
 def test_without_their_topic_nothing_is_written(postgres: Dsn) -> None:
-    with closing(Sink(postgres.conninfo, "log", Away(), never)) as sink:
+    with closing(Sink(postgres.conninfo, "log", Away())) as sink:
         with pytest.raises(LogUnavailable):
             sink.write(commit(0, 5, rejected=1))
         assert position(postgres) is None
@@ -157,12 +154,10 @@ def test_it_keeps_few_connections_however_many_lanes_there_are(postgres: Dsn, si
     for batch in range(2):
         for lane in range(3 * LANES_MAX):
             assert sink.write(commit(5 * batch, 5 * batch + 5, lane=str(lane)))
-    with psycopg.connect(postgres.conninfo) as connection:
-        found = connection.execute(
-            "SELECT count(*) FROM pg_stat_activity WHERE application_name ~ '^tapewatch [0-9]+$'"
-        ).fetchone()
-    assert found is not None
-    assert 0 < found[0] <= LANES_MAX + 1, "one may still be ending"
+    question = "SELECT count(*) FROM pg_stat_activity WHERE application_name ~ '^tapewatch [0-9]+$'"
+    with psycopg.connect(postgres.conninfo, autocommit=True) as connection:
+        # Those that were closed are still ending for a moment.
+        until(lambda: connection.execute(question).fetchone() == (LANES_MAX,), "only the kept ones are open")
 
 
 @pytest.mark.parametrize("has_written", [False, True])
@@ -187,7 +182,8 @@ def test_a_database_that_is_away_is_waited_for(tmp_path: Path, has_written: bool
             at = 5 if has_written else 0
             server.stop()
             assert sink.write(commit(at, 9))
-            assert waits == [0.1, 0.2, 0.4, 0.8, 1.6, 2.0]
+            assert waits[:6] == [0.1, 0.2, 0.4, 0.8, 1.6, 2.0]
+            assert set(waits[6:]) <= {2.0}, "a busy machine's database may be slow to answer"
             assert (position(dsn), revisions(dsn)) == (9, [9])
     finally:
         server.stop()

@@ -41,25 +41,28 @@ def exchange(*arguments: str) -> Iterator[dict[str, str]]:
 
 
 def gaps(pipeline: Pipeline) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = pipeline.get("api/v1/gaps").json()
+    found: list[dict[str, Any]] = pipeline.ask("api/v1/gaps")
     return found
 
 
 def test_a_cut_is_filled_to_the_trade_and_asked_for_again(tmp_path: Path) -> None:
+    begun = datetime.now(UTC)
     with (
         exchange(*(word for second in (15, 60, 110) for word in ("--fault", f"refuse@{second}"))) as addresses,
-        Pipeline(tmp_path, SYMBOLS="AAPL,TSLA,BTC", WARMUP="10m", BACKFILL_REPEAT="1s", **addresses) as pipeline,
+        Pipeline(
+            tmp_path, SYMBOLS="AAPL,TSLA,BTC", WARMUP="10m", BACKFILL_REPEAT="1s", BACKFILL_DEADLINE="10m", **addresses
+        ) as pipeline,
     ):
         pipeline.start()
         until(pipeline.is_filled, "it is live and warm")
         until(lambda: gaps(pipeline), "a connection was cut")
-        until(lambda: all(gap["state"] == "filled" for gap in gaps(pipeline)), "the gaps are filled")
-        until(pipeline.is_filled, "it is live again")
-        found = gaps(pipeline)
+        found = until(
+            lambda: pipeline.is_filled() and _all_filled(pipeline), "the gaps are filled, and it is live again"
+        )
         assert all(gap["backfilled"] and gap["trades"] > 0 and gap["missing"] == [] for gap in found), found
-        health = pipeline.get("api/v1/health").json()
-        assert health["conditions"]["source"] == "127.0.0.1", "the exchange's own table of conditions is in use"
-        assert health["conditions"]["date"] == datetime.now(UTC).date().isoformat()
+        conditions = pipeline.ask("api/v1/health")["conditions"]
+        assert conditions["source"] == "127.0.0.1", "the exchange's own table of conditions is in use"
+        assert conditions["date"] in {day.date().isoformat() for day in (begun, datetime.now(UTC))}
         # said once when it was filled, and once more when it was asked for again
         told = until(lambda: _told(pipeline, 2), "every gap was asked for again")
         assert set(told.values()) == {"filled"}
@@ -67,6 +70,12 @@ def test_a_cut_is_filled_to_the_trade_and_asked_for_again(tmp_path: Path) -> Non
         verdict = pipeline.verify("live")
         assert verdict.is_good, verdict.examples
         _compare_with_the_market(pipeline, found)
+
+
+def _all_filled(pipeline: Pipeline) -> list[dict[str, Any]]:
+    """The gaps, if all are filled: on a busy machine the next cut may come before the last one's end."""
+    found = gaps(pipeline)
+    return found if all(gap["state"] == "filled" for gap in found) else []
 
 
 def _told(pipeline: Pipeline, times: int) -> dict[tuple[str, int], str] | None:

@@ -22,7 +22,7 @@ WITHOUT_VOLUME = ("C:EURUSD", "I:SPX")
 
 
 def rows(pipeline: Pipeline) -> dict[str, dict[str, Any]]:
-    return {row["symbol"]: row for row in pipeline.get("api/v1/stocks").json()}
+    return {row["symbol"]: row for row in pipeline.ask("api/v1/stocks")}
 
 
 def test_every_market_comes_from_frame_to_page(tmp_path: Path) -> None:
@@ -38,10 +38,10 @@ def test_every_market_comes_from_frame_to_page(tmp_path: Path) -> None:
         until(lambda: len(pipeline.status()["feeds"]) == len(Market), "each market has its feed")
         for name in WITHOUT_VOLUME:
             assert (rows(pipeline)[name]["total_volume"], rows(pipeline)[name]["day_volume"]) == (0, 0)
-            bars = until(lambda name=name: pipeline.get(f"api/v1/stocks/{name}/history").json(), "it has bars")
+            bars = until(lambda name=name: pipeline.ask(f"api/v1/stocks/{name}/history"), "it has bars")
             assert all(bar["volume"] == 0 and bar["vwap"] is None and bar["high"] >= bar["low"] > 0 for bar in bars)
         for name in WATCHED:
-            days = pipeline.get(f"api/v1/sessions?market={WATCHED[name].name.lower()}").json()
+            days = pipeline.ask(f"api/v1/sessions?market={WATCHED[name].name.lower()}")
             assert (days == []) == (WATCHED[name] is Market.CRYPTO)
         pipeline.stop()
         verdict = pipeline.verify()
