@@ -67,6 +67,13 @@ def symbols(count: int = SYMBOLS) -> list[str]:
     return [f"S{number:02}" for number in range(1, count + 1)]
 
 
+def freshen(owner: Dsn) -> None:
+    """Let the alerts of a minute ago be of a minute ago again: on a busy machine much time may have passed."""
+    with psycopg.connect(owner.conninfo) as connection:
+        connection.execute("DELETE FROM breakout_alerts WHERE alert_id LIKE 'fresh-%'")
+        connection.execute(FRESH)
+
+
 def fill_days(owner: Dsn, until: datetime, *, days: int = DAYS, hours: int = HOURS, count: int = SYMBOLS) -> datetime:
     """Fill the empty tables with ``days`` days of ``hours`` hours before ``until``; gives their first instant."""
     since = until - timedelta(days=days - 1, hours=hours)

@@ -7,7 +7,9 @@ with Prometheus(tmp_path, {"tapewatch": ["127.0.0.1:8787"]}) as prometheus:
 
 from __future__ import annotations
 
+import contextlib
 import json
+import random
 import socket
 import subprocess
 from pathlib import Path
@@ -15,17 +17,22 @@ from typing import Any, Self
 
 import httpx
 
-from pipeline_runs import until
+from pipeline_runs import ANSWER_S, until
 
 ROOT = Path(__file__).parent.parent
 RULES = ROOT / "deploy" / "prometheus" / "rules.yml"
-BEGIN_S = 40.0
+BEGIN_S = 180.0
+SCRAPE_S = 5
+"""A scrape that takes longer on a busy machine would make all values vanish until the next."""
 
 
 def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
+    """Below the ports that systems give to whoever asks for any, so that it is still free when it is used."""
+    while True:
+        port = random.SystemRandom().randrange(12_000, 32_000)
+        with socket.socket() as one, contextlib.suppress(OSError):
+            one.bind(("127.0.0.1", port))
+            return port
 
 
 class Prometheus:
@@ -40,7 +47,8 @@ class Prometheus:
     def __enter__(self) -> Self:
         self.folder.mkdir(exist_ok=True)
         jobs = [{"job_name": n, "static_configs": [{"targets": t}]} for n, t in self.targets.items()]
-        intervals = {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"}
+        intervals = dict.fromkeys(("scrape_interval", "scrape_timeout"), f"{SCRAPE_S}s")
+        intervals["evaluation_interval"] = "1s"
         config = {"global": intervals, "rule_files": [str(RULES)], "scrape_configs": jobs}
         (self.folder / "prometheus.yml").write_text(json.dumps(config))  # JSON is YAML
         with (self.folder / "said.txt").open("wb") as said:
@@ -61,13 +69,17 @@ class Prometheus:
         assert self._process is not None
         assert self._process.poll() is None, (self.folder / "said.txt").read_text()[-2_000:]
         try:
-            return httpx.get(f"{self.url}/-/ready", trust_env=False).status_code == 200
+            return httpx.get(f"{self.url}/-/ready", timeout=ANSWER_S, trust_env=False).status_code == 200
         except httpx.TransportError:
             return False
 
     def wait_scraped(self) -> None:
         """Until every target was scraped once."""
         until(lambda: (found := self.ask("up")) and all(one["value"][1] == "1" for one in found), "all is scraped")
+
+    def wait_rates(self) -> None:
+        """Until every target was scraped often enough for a rate."""
+        until(lambda: not self.ask("count_over_time(up[1m]) < 3") and self.ask("up"), "each is scraped three times")
 
     def ask(self, query: str) -> list[dict[str, Any]]:
         """An instant query; fails with what Prometheus says when it does not understand."""
@@ -84,10 +96,10 @@ class Prometheus:
 
     def rules(self) -> list[dict[str, Any]]:
         """Every rule, with its health."""
-        answer = httpx.get(f"{self.url}/api/v1/rules", trust_env=False).json()
+        answer = httpx.get(f"{self.url}/api/v1/rules", timeout=ANSWER_S, trust_env=False).json()
         return [rule for group in answer["data"]["groups"] for rule in group["rules"]]
 
     def _get(self, what: str, **values: Any) -> list[dict[str, Any]]:
-        answer = httpx.get(f"{self.url}/api/v1/{what}", params=values, trust_env=False).json()
+        answer = httpx.get(f"{self.url}/api/v1/{what}", params=values, timeout=ANSWER_S, trust_env=False).json()
         assert answer["status"] == "success", (values, answer)
         return list(answer["data"]["result"])

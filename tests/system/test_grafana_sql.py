@@ -14,7 +14,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from grafana_fill import fill_days, symbols
+from grafana_fill import fill_days, freshen, symbols
 from grafana_macros import Fill, chosen, filled_sql, queries
 from store_users import ask, user
 from tapewatch.store.connect import Dsn
@@ -23,7 +23,7 @@ from tapewatch.store.writer import StoreWriter
 
 from grafana import provision  # isort: skip  (grafana_macros puts deploy/ on the path)
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 UNTIL = datetime(2026, 3, 2, 21, tzinfo=UTC)
 SYMBOL = "S07"
@@ -108,6 +108,7 @@ def rows(dsn: Dsn, text: str) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("span", RANGES)
 def test_every_query_gives_rows_of_the_expected_columns(place: Place, span: str) -> None:
     texts = filled(RANGES[span])
+    freshen(place.owner)
     assert set(texts) == set(COLUMNS)
     with psycopg.connect(place.grafana.conninfo, autocommit=True) as connection:
         for name, text in texts.items():
@@ -198,6 +199,7 @@ def test_quality_and_gaps_are_those_of_the_tables(place: Place) -> None:
 
 
 def test_rules_see_fresh_alerts_and_no_others(place: Place) -> None:
+    freshen(place.owner)
     for title in ("Golden Cross", "Death Cross", "High Volume"):
         text = filled(timedelta(hours=6))[f"rule {title} A"]
         assert rows(place.grafana, text) == [{"symbol": "S01", "alerts": 1.0}]

@@ -21,7 +21,7 @@ from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 from prometheus_client.parser import text_string_to_metric_families
 
-from pipeline_runs import until
+from pipeline_runs import ANSWER_S, until
 from prometheus import free_port
 from spark_runs import TOPIC, WITHIN_S, Cluster, messages
 
@@ -73,7 +73,7 @@ def strike(cluster: Cluster, kind: str, random: Random) -> None:
 
 def check_metrics(cluster: Cluster, port: int) -> None:
     """What Prometheus gets of the job, of all its processes together."""
-    text = httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False).text
+    text = httpx.get(f"http://127.0.0.1:{port}/metrics", timeout=ANSWER_S, trust_env=False).text
     samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
     found = {sample.name: sample.value for sample in samples}
     assert found["tapewatch_store_commit_seconds_count"] > 0, text

@@ -79,7 +79,7 @@ def good(postgres_server: EmbeddedPostgres, log: Path, parts: Parts) -> Iterator
         dsn = replace(postgres_server.dsn, dbname=GOOD)
         rebuild_rows(Rooms(Origin.LIVE, log.parent, log, dsn.conninfo, False), parts)
         yield dsn
-        connection.execute(f"DROP DATABASE {GOOD}")
+        connection.execute(f"DROP DATABASE {GOOD} WITH (FORCE)")
 
 
 @pytest.fixture
