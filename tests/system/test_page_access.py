@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +9,10 @@ import axe_playwright_python
 import pytest
 from playwright.async_api import Page
 
-from page_checks import opened, until
+from page_checks import SCENARIO_S, opened, run, until
 from serve_fake import FakeMarket, Moving, many_symbols, running
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(SCENARIO_S + 20)]
 
 AXE = (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text(encoding="utf-8")
 SERIOUS = ("serious", "critical")
@@ -45,10 +44,6 @@ WIDER = """() => {
   });
   return [document.documentElement.scrollWidth, wide.map((node) => node.id || node.className || node.tagName)];
 }"""
-
-
-def run(scenario: Any) -> None:
-    asyncio.run(asyncio.wait_for(scenario, 100))
 
 
 async def go(page: Page, address: str, is_there: str) -> None:

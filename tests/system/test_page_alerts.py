@@ -10,17 +10,13 @@ from typing import Any
 import pytest
 from playwright.async_api import Page
 
-from page_checks import opened, until
+from page_checks import PATIENCE_MS, SCENARIO_S, opened, run, until
 from serve_fake import MINUTE, FakeMarket, many_symbols, running
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(SCENARIO_S + 20)]
 
 ROWS = "[...document.querySelectorAll('#view-alerts .alert-list tbody tr')]"
 LISTED = "tapewatch.probe('alerts')?.isLoaded"
-
-
-def run(scenario: Any) -> None:
-    asyncio.run(asyncio.wait_for(scenario, 100))
 
 
 def five() -> FakeMarket:
@@ -29,7 +25,7 @@ def five() -> FakeMarket:
 
 async def answer(url: str) -> Any:
     def get() -> Any:
-        with urllib.request.urlopen(url, timeout=10) as response:
+        with urllib.request.urlopen(url, timeout=PATIENCE_MS / 1000) as response:
             return json.load(response)
 
     return await asyncio.to_thread(get)

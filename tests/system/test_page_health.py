@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
@@ -10,13 +9,13 @@ from typing import Any
 import pytest
 from playwright.async_api import Page
 
-from page_checks import opened, until
+from page_checks import SCENARIO_S, opened, run, until
 from serve_fake import FakeMarket, Row, broken, many_symbols, running
 from tapewatch.metrics import RECENT
 from tapewatch.serve.health import Pulse
 from tapewatch.serve.shapes import iso
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(SCENARIO_S + 20)]
 SHOWN = "tapewatch.probe('health')?.report"
 HOUR = 3_600_000
 
@@ -165,7 +164,7 @@ async def check_quiet_when_hidden(page: Page) -> None:
 
 
 def test_it_shows_what_the_api_says_and_what_to_do_in_trouble() -> None:
-    async def run() -> None:
+    async def scenario() -> None:
         market = Pipeline()
         async with (
             running(market, pulse=market.pulse, status=lambda: market.status()) as (server, _),
@@ -180,12 +179,12 @@ def test_it_shows_what_the_api_says_and_what_to_do_in_trouble() -> None:
             await check_quiet_when_hidden(page)
             assert complaints == []
 
-    asyncio.run(run())
+    run(scenario())
 
 
 @pytest.mark.parametrize("symbols", [0, 500])
 def test_a_narrow_screen_with_nothing_or_with_very_much(symbols: int) -> None:
-    async def run() -> None:
+    async def scenario() -> None:
         market = Pipeline(symbols, minutes=2 if symbols else 0)
         async with (
             running(market) as (server, _),
@@ -197,4 +196,4 @@ def test_a_narrow_screen_with_nothing_or_with_very_much(symbols: int) -> None:
             assert await page.locator(".by-symbol .empty").is_visible() == (symbols == 0)
             assert complaints == []
 
-    asyncio.run(run())
+    run(scenario())

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import pytest
 
-from page_checks import opened, until
+from page_checks import SCENARIO_S, opened, run, until
 from serve_fake import FakeMarket, many_symbols, running
 from tapewatch.records import Origin
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(SCENARIO_S + 20)]
 
 
 @pytest.mark.parametrize(
@@ -38,4 +37,4 @@ def test_the_badge_says_whose_data_it_is(origin: Origin, source: str | None, bad
             await until(page, "document.querySelector('#origin').title === given", title)
             assert complaints == []
 
-    asyncio.run(asyncio.wait_for(scenario(), 60))
+    run(scenario())

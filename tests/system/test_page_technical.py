@@ -10,24 +10,21 @@ from typing import Any
 import pytest
 from playwright.async_api import Page
 
-from page_checks import opened, until
+from page_checks import PATIENCE_MS, SCENARIO_S, drawn, opened, run, until
 from serve_fake import FakeMarket, many_symbols, running
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(SCENARIO_S + 20)]
 
 PROBE = "tapewatch.probe('technical')"
 PANES = ["Price", "RSI 14", "MACD 12 26 9", "ATR 14", "Relative volume"]
-
-
-def run(scenario: Any) -> None:
-    asyncio.run(asyncio.wait_for(scenario, 100))
 
 
 async def newest(url: str, symbol: str) -> dict[str, Any]:
     """The newest indicators of the API."""
 
     def get() -> Any:
-        with urllib.request.urlopen(f"{url}api/v1/stocks/{symbol}/indicators?limit=1", timeout=10) as response:
+        address = f"{url}api/v1/stocks/{symbol}/indicators?limit=1"
+        with urllib.request.urlopen(address, timeout=PATIENCE_MS / 1000) as response:
             return json.load(response)[0]
 
     row: dict[str, Any] = await asyncio.to_thread(get)
@@ -38,6 +35,7 @@ async def shows(page: Page, row: dict[str, Any]) -> None:
     """The page's newest row is this one, number for number, and so are its words."""
     await until(page, f"Object.entries(given).every(([name, value]) => {PROBE}?.newest?.[name] === value)", row)
     await until(page, "document.querySelector('.tiles dd').textContent.startsWith(given)", f"{row['rsi_14']:.1f} ")
+    await drawn(page)
     legends = await page.locator("#view-technical .pane-legend").all_inner_texts()
     assert [legend.split("   ")[0] for legend in legends] == PANES
     assert legends[0].split("   ")[1:4] == [
