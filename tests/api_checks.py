@@ -44,7 +44,7 @@ def check_api(url: str, examples: int = 40, token: str | None = None) -> int:
         )
         @given(case=operation.as_strategy())
         def ask(case: schemathesis.Case) -> None:
-            response = case.call(headers=headers, timeout=15)
+            response = case.call(headers=headers, timeout=120)
             case.validate_response(response, checks=CHECKS, headers=headers)
 
         ask()

@@ -60,7 +60,7 @@ class Own:
             try:
                 if str(self.folder) in " ".join(process.cmdline()) and process.status() != psutil.STATUS_ZOMBIE:
                     found.append(process)
-            except psutil.Error:
+            except (psutil.Error, FileNotFoundError):
                 continue
         return found
 
@@ -71,6 +71,13 @@ def own(tmp_path: Path) -> Iterator[Own]:
     yield own
     own.cluster().down()
     until(lambda: not own.processes(), "nothing of it is left")
+
+
+def is_java(process: psutil.Process) -> bool:
+    try:
+        return process.name() == "java"
+    except psutil.NoSuchProcess:
+        return False
 
 
 def kill(entry: Path) -> None:
@@ -141,7 +148,7 @@ def test_spark_starts_with_the_clusters_addresses_and_its_end_is_told(own: Own) 
     assert job is not None
     assert job.environ()["KAFKA_BOOTSTRAP_SERVERS"] == own.sourced()["KAFKA_BOOTSTRAP_SERVERS"]
     assert any(line.startswith("Spark runs already") for line in own.cluster().up())
-    until(lambda: [child for child in job.children(recursive=True) if child.name() == "java"], "Java was started")
+    until(lambda: any(map(is_java, job.children(recursive=True))), "Java was started")
     family = job.children(recursive=True)
     kill(own.folder / "cluster" / "spark.json")
     assert psutil.wait_procs(family, WITHIN_S)[1] == [], "Java ends with the job, however that ends"

@@ -72,7 +72,7 @@ def test_a_trade_that_was_typed_without_a_key_is_found_and_an_unknown_symbol_is_
     producer = Producer({"bootstrap.servers": kafka_place.servers})
     value = '{"symbol":"AAPL","price":190.5,"volume":100,"timestamp":1769092205000}'
     producer.produce(kafka_place.topic, value, partition=elsewhere)
-    assert producer.flush(30) == 0
+    assert producer.flush(300) == 0
     explainer = Explainer(kafka_source(kafka_place, market_of, FUTURE_MS), parts_of(tmp_path), stored([]))
     found = asyncio.run(explainer.explain("AAPL", "2026-01-22T14:30:00Z"))
     assert (found["trades"], found["bar"]["close"]) == (1, 190.5)
@@ -101,7 +101,7 @@ def test_a_symbol_has_the_lane_that_our_producer_gives_it(kafka_place: KafkaPlac
             kafka_place.topic, b"{}", key.encode(),
             on_delivery=lambda error, message: found.__setitem__(message.key().decode(), message.partition()),
         )  # fmt: skip
-    assert producer.flush(30) == 0
+    assert producer.flush(300) == 0
     assert found == {key: lane_of(key, 3) for key in keys}
     assert len(set(found.values())) == 3
     with closing(open_lanes(kafka_place, market_of)) as reader:

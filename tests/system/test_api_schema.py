@@ -11,7 +11,7 @@ from schemathesis.openapi.checks import JsonSchemaError
 from api_checks import check_api
 from serve_fake import FakeMarket, running
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 @pytest.mark.parametrize("token", [None, "k" * 40])

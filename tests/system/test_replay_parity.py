@@ -25,7 +25,7 @@ from tapewatch.settings import Settings
 from tapewatch.store.reading import read_alerts, read_bars, read_windows
 from trading_days import give_days
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1_800)]
 
 SHARED_DAY = Path(__file__).parents[3] / "shared" / "data" / "us-equities-trades-2013-10-07.csv.gz"
 TABLES = ("stock_aggregates", "price_bars", "breakout_alerts")
@@ -73,7 +73,7 @@ def test_the_whole_pipeline_comes_to_the_rows_of_the_files_alone(tape: Sequence[
     options = [word for path in tape for word in ("--replay", str(path))]
     with Pipeline(tmp_path, ALERTS_FILE=str(tmp_path / "none.toml")) as pipeline:
         pipeline.start(*options, "--speed", "max")
-        until(lambda: is_finished(pipeline), "the recording is finished, logged and stored", 240)
+        until(lambda: is_finished(pipeline), "the recording is finished, logged and stored", 600)
         found = database_lines(pipeline.conninfo("replayed"))
         for table in TABLES:
             assert found[table] == lines(tmp_path / "out" / f"{table}.csv"), table
@@ -166,7 +166,7 @@ def test_rules_of_every_kind_are_one_hash_live_in_a_replay_and_in_a_backtest(tmp
     options = [word for path in tape for word in ("--replay", str(path))]
     with Pipeline(tmp_path, ALERTS_FILE=str(tmp_path / "rules.toml")) as pipeline:
         pipeline.start(*options, "--speed", "max")
-        until(lambda: is_finished(pipeline), "the recording is finished, logged and stored", 240)
+        until(lambda: is_finished(pipeline), "the recording is finished, logged and stored", 600)
         live = alerts_sha256(read_alerts(pipeline.conninfo("replayed")))
         pipeline.stop()
         log = pipeline.origin_folder("replayed") / "log" / "log.db"

@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
-from pipeline_runs import Pipeline, until
+from pipeline_runs import ANSWER_S, Pipeline, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -22,32 +22,33 @@ KEY = "k" * 32
 
 
 def watchlist(pipeline: Pipeline) -> dict[str, Any]:
-    found: dict[str, Any] = pipeline.get("api/v1/watchlist").json()
+    found: dict[str, Any] = pipeline.ask("api/v1/watchlist")
     return found
 
 
 def stocks(pipeline: Pipeline) -> dict[str, dict[str, Any]]:
-    return {row["symbol"]: row for row in pipeline.get("api/v1/stocks").json()}
+    return {row["symbol"]: row for row in pipeline.ask("api/v1/stocks")}
 
 
 def test_a_symbol_is_added_and_another_removed_while_all_runs(tmp_path: Path) -> None:
     with Pipeline(tmp_path, SYMBOLS="AAPL,TSLA", WARMUP="20m") as pipeline:
         pipeline.start()
         until(lambda: set(watchlist(pipeline)["effective"]) == {"AAPL", "TSLA"}, "both are confirmed")
-        answer = httpx.post(f"{pipeline.url}api/v1/watchlist", json={"symbols": ["nvda", "BTC"]})
+        address = f"{pipeline.url}api/v1/watchlist"
+        answer = httpx.post(address, json={"symbols": ["nvda", "BTC"]}, timeout=ANSWER_S)
         assert (answer.status_code, answer.json()["wanted"]) == (200, ["AAPL", "TSLA", "NVDA", "BTC"]), answer.text
         until(lambda: set(watchlist(pipeline)["effective"]) >= {"NVDA", "BTC"}, "the new ones are confirmed")
         until(lambda: not watchlist(pipeline)["warming"], "their history is there")
         until(lambda: {"NVDA", "BTC"} <= stocks(pipeline).keys(), "they have rows")
         until(lambda: all(stocks(pipeline)[name]["ma_5min"] for name in ("NVDA", "BTC")), "their averages are warm")
-        answer = httpx.delete(f"{pipeline.url}api/v1/watchlist", params={"symbols": "TSLA"})
+        answer = httpx.delete(address, params={"symbols": "TSLA"}, timeout=ANSWER_S)
         assert (answer.status_code, answer.json()["removed"]) == (200, ["TSLA"])
         feeds = {feed["market"]: feed for feed in pipeline.status()["feeds"]}
         assert {market: feed["reconnects"] for market, feed in feeds.items()} == {"stocks": 0, "crypto": 0}
         until(lambda: "TSLA" not in watchlist(pipeline)["effective"], "it is given back")
         last = stocks(pipeline)["TSLA"]["timestamp"]
         until(lambda: stocks(pipeline)["NVDA"]["timestamp"] > last, "the others go on")
-        wrong = httpx.post(f"{pipeline.url}api/v1/watchlist", json={"symbols": ["A B"]})
+        wrong = httpx.post(address, json={"symbols": ["A B"]}, timeout=ANSWER_S)
         assert (wrong.status_code, "expected symbols" in wrong.json()["detail"]) == (422, True)
         pipeline.stop()
 
