@@ -45,7 +45,7 @@ class Hook:
 
     def __enter__(self) -> Hook:
         self._thread.start()
-        assert self._ready.wait(10)
+        assert self._ready.wait(120)
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -51,7 +51,7 @@ class Reader:
 @contextlib.asynccontextmanager
 async def listening(url: str, query: str = "", **options: Any) -> AsyncIterator[Reader]:
     async with (
-        httpx.AsyncClient(timeout=10) as client,
+        httpx.AsyncClient(timeout=120) as client,
         client.stream("GET", f"{url}api/v1/stream{query}", **options) as response,
     ):
         assert response.status_code == 200
@@ -60,7 +60,7 @@ async def listening(url: str, query: str = "", **options: Any) -> AsyncIterator[
 
 def run(scenario: Any) -> None:
     async def limited() -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(200):
             await scenario
 
     asyncio.run(limited())
@@ -129,7 +129,7 @@ def test_a_stream_works_while_the_database_is_away(market: FakeMarket) -> None:
 
 def test_one_stream_more_than_allowed_is_refused_until_one_leaves(market: FakeMarket) -> None:
     async def scenario() -> None:
-        async with running(market, clients_max=1) as (server, _), httpx.AsyncClient() as client:
+        async with running(market, clients_max=1) as (server, _), httpx.AsyncClient(timeout=120) as client:
             async with listening(server.url) as reader:
                 await reader.next("price")
                 refused = await client.get(f"{server.url}api/v1/stream")
@@ -194,7 +194,7 @@ def test_stopping_ends_open_streams_at_once(market: FakeMarket) -> None:
     async def scenario() -> None:
         async with running(market) as (server, _), listening(server.url) as reader:
             await reader.next("price")
-            await asyncio.wait_for(server.stop(), 20)
+            await asyncio.wait_for(server.stop(), 120)
             with pytest.raises((StopAsyncIteration, httpx.RemoteProtocolError)):
                 await reader.next("nothing by this name")
 
@@ -215,10 +215,10 @@ def test_a_busy_port_is_a_sentence(market: FakeMarket) -> None:
 @pytest.mark.slow
 def test_the_same_port_serves_again_after_a_stop(market: FakeMarket) -> None:
     async def scenario() -> None:
-        async with running(market) as (server, _), httpx.AsyncClient() as client:
+        async with running(market) as (server, _), httpx.AsyncClient(timeout=120) as client:
             assert (await client.get(f"{server.url}healthz")).status_code == 200
             port = int(server.url.rsplit(":", 1)[1].strip("/"))
-        async with running(market, port) as (server, _), httpx.AsyncClient() as client:
+        async with running(market, port) as (server, _), httpx.AsyncClient(timeout=120) as client:
             assert (await client.get(f"{server.url}healthz")).status_code == 200
 
     run(scenario())
@@ -243,7 +243,7 @@ def test_a_request_that_does_not_end_is_cut(market: FakeMarket, request_start: b
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(request_start)
             with contextlib.suppress(ConnectionResetError):
-                assert await asyncio.wait_for(reader.read(), 15) == b""
+                assert await asyncio.wait_for(reader.read(), 120) == b""
             writer.close()
         finally:
             await server.stop()
