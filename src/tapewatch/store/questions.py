@@ -52,31 +52,32 @@ ORDER BY b.bar_start
 """The bars as they are stored."""
 
 _HISTORY: Final = f"""
-WITH {_GAPS_OF_SYMBOL}, bars AS MATERIALIZED (
-  SELECT b.bar_start, b.open, b.high, b.low, b.close, b.volume, b.vwap, b.trade_count, b.is_final,
-         CASE WHEN %(is_day)s THEN date_trunc('day', b.bar_start, place.zone)
-              ELSE date_bin(%(step_ms)s * INTERVAL '1 ms', b.bar_start, TIMESTAMPTZ '1970-01-01 00:00+00') END AS bucket
-  FROM place, price_bars b WHERE {_BARS_BETWEEN} NEWEST
-), buckets AS (
-  SELECT bucket, min(bar_start) AS first_start, max(bar_start) AS last_start, max(high) AS high, min(low) AS low,
-         sum(volume) AS volume,
-         CASE WHEN count(*) = 1 THEN max(vwap) ELSE sum(vwap * volume) / NULLIF(sum(volume), 0) END AS vwap,
-         sum(trade_count)::int8 AS trade_count, bool_and(is_final) AS is_final
-  FROM bars GROUP BY 1 ORDER BY 1 DESC LIMIT %(limit)s
+WITH {_GAPS_OF_SYMBOL}, buckets AS (
+  SELECT CASE WHEN %(is_day)s THEN date_trunc('day', b.bar_start, place.zone)
+              ELSE date_bin(%(step_ms)s * INTERVAL '1 ms', b.bar_start, TIMESTAMPTZ '1970-01-01 00:00+00')
+         END AS bucket,
+         (array_agg(b.open ORDER BY b.bar_start))[1] AS open, max(b.high) AS high, min(b.low) AS low,
+         (array_agg(b.close ORDER BY b.bar_start))[count(*)] AS close, max(b.bar_start) AS last_start,
+         sum(b.volume) AS volume,
+         CASE WHEN count(*) = 1 THEN max(b.vwap) ELSE sum(b.vwap * b.volume) / NULLIF(sum(b.volume), 0) END AS vwap,
+         sum(b.trade_count)::int8 AS trade_count, bool_and(b.is_final) AS is_final
+  FROM place, (SELECT * FROM price_bars b WHERE {_BARS_BETWEEN} NEWEST) b
+  GROUP BY 1
 ), spans AS (
   SELECT buckets.*, place.watermark,
          CASE WHEN %(is_day)s THEN (bucket AT TIME ZONE place.zone + INTERVAL '1 day') AT TIME ZONE place.zone
               ELSE bucket + %(step_ms)s * INTERVAL '1 ms' END AS bucket_end
-  FROM buckets, place
+  FROM buckets, place ORDER BY bucket DESC LIMIT %(limit)s
 )
-SELECT s.bucket AS "time", f.open, s.high, s.low, l.close, s.volume, s.vwap, s.trade_count, a.ma_5min,
+SELECT s.bucket AS "time", s.open, s.high, s.low, s.close, s.volume, s.vwap, s.trade_count,
+       (SELECT a.ma_5min FROM stock_aggregates a WHERE a.symbol = %(symbol)s AND a.window_start
+          = s.last_start + (%(slide_ms)s - %(window_ms)s::int8) * INTERVAL '1 ms') AS ma_5min,
        s.is_final AND COALESCE(watermark >= bucket_end, false) AS is_final,
        EXISTS (SELECT FROM gaps g WHERE g.gap_from < bucket_end AND g.gap_to > s.bucket) AS partial
-FROM spans s JOIN bars f ON f.bar_start = s.first_start JOIN bars l ON l.bar_start = s.last_start
-LEFT JOIN stock_aggregates a ON a.symbol = %(symbol)s
-  AND a.window_start = s.last_start + (%(slide_ms)s - %(window_ms)s::int8) * INTERVAL '1 ms'
-ORDER BY s.bucket
+FROM spans s ORDER BY s.bucket
 """  # noqa: S608 - the same
+"""The bars are read once and summed up as they come. The average at each end is looked up by key: the server cannot
+guess how few intervals there are, and would join the whole table with them."""
 HISTORY_OF_SPAN: Final = _HISTORY.replace("NEWEST", "")
 """Intervals of several bars, all of a span of time: to be asked where no more than ``limit`` intervals fit into it."""
 HISTORY_OF_NEWEST: Final = _HISTORY.replace("NEWEST", "ORDER BY b.bar_start DESC LIMIT %(bars_max)s")
