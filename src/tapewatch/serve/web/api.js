@@ -40,6 +40,9 @@ export function foresee(path) {
   foreseen.set(path, answer);
 }
 
+/** What was foreseen and not taken has grown old. */
+export const forgetForeseen = () => foreseen.clear();
+
 function signIn() {
   signingIn ??= new Promise((done) => {
     const dialog = byId("login");

@@ -4,6 +4,7 @@
 // where the market's days begin: in UTC for crypto, in New York for all others.
 
 import { get } from "./api.js";
+import { BARS, LENGTHS_MS, historyPath } from "./candles.js";
 import { Bands, Marks, marksOf } from "./chart_layers.js";
 import { showLegend } from "./chart_legend.js";
 import { candleColors, chartLook, makeCandleChart } from "./chart_look.js";
@@ -13,8 +14,6 @@ import { batched, byId, setText } from "./dom.js";
 import * as format from "./format.js";
 import { Quality, ribbonKind } from "./quality.js";
 
-const LENGTHS_MS = { "1m": 60_000, "5m": 300_000, "1h": 3_600_000, "1d": 86_400_000 };
-const BARS = 1_500; // more than a day of minutes, so that the day's VWAP is known
 const BARS_MAX = 20_000; // of one answer
 const ALERTS = 1_000;
 const NEAR_THE_START = 30;
@@ -22,12 +21,6 @@ const NEWEST = 3;
 const REFRESH_MS = 2_000;
 const QUALITY_MS = 10_000;
 const SETTLED_MS = 150;
-
-const pathOf = (symbol, interval, query) =>
-  `/api/v1/stocks/${encodeURIComponent(symbol)}/history?interval=${interval}&${query}`;
-
-/** What a chart asks first of a symbol. */
-export const firstPath = (symbol, interval) => pathOf(symbol, interval, `limit=${BARS}`);
 
 export class Chart {
   constructor(days) {
@@ -148,7 +141,7 @@ export class Chart {
   }
 
   #path(query) {
-    return pathOf(this.symbol, this.interval, query);
+    return historyPath(this.symbol, this.interval, query);
   }
 
   #create() {

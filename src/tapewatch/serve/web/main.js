@@ -1,11 +1,12 @@
 // The page, wired together: one stream, four views, and an address that says what is shown.
 
-import { foresee, get } from "./api.js";
-import { firstPath } from "./chart.js";
+import { forgetForeseen, get } from "./api.js";
+import { isInterval } from "./candles.js";
 import { byId, make } from "./dom.js";
+import { firstStocks } from "./first.js";
 import { Health, delayOf } from "./health.js";
 import { listenToKeys } from "./keys.js";
-import { Overview, isInterval } from "./overview.js";
+import { Overview } from "./overview.js";
 import { SILENCE_MS, Stream } from "./stream.js";
 import { VIEWS, Views, readAddress, writeAddress } from "./views.js";
 
@@ -59,7 +60,6 @@ const stream = new Stream({
 start();
 
 async function start() {
-  const answer = ask("/api/v1/stocks");
   byId("watch-empty").hidden = true;
   for (const [view, name] of VIEWS) {
     const link = make("a", "", name);
@@ -69,17 +69,11 @@ async function start() {
   listenToKeys({ views: VIEWS.map(([, name]) => name), go: (place) => go(addressOf(VIEWS[place][0])) });
   follow();
   addEventListener("hashchange", follow);
-  const stocks = await answer;
-  if (stocks?.length && selected.view === "overview") foresee(firstPath(chosenOf(stocks), selected.interval));
-  if (stocks) takePrices(stocks); // What the chart asks for is then under way before the stream is.
+  const stocks = await firstStocks;
+  if (stocks) takePrices(stocks); // The chart takes the candles that were foreseen, before the stream is there.
+  forgetForeseen();
   hasBegun = true;
   stream.open(selected.symbol);
-}
-
-/** The symbol that will be shown. */
-function chosenOf(stocks) {
-  const symbols = stocks.map(({ symbol }) => symbol).sort();
-  return symbols.includes(selected.symbol) ? selected.symbol : symbols[0];
 }
 
 /** A stream cannot say that it was refused for want of a token, a question can: it asks the person. */

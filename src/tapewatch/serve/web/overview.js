@@ -15,8 +15,6 @@ const TICK_MS = 1_000;
 const FRESH_MS = 60_000; // A page so young lacks no more than the candles that `Chart.renew` asks for.
 const NO_TRADES = "No trades yet: each symbol appears here with its first trade.";
 
-export const isInterval = (interval) => INTERVALS.some(([name]) => name === interval);
-
 export class Overview {
   /** ``chosen({symbol | interval})`` is called when a person chooses one. */
   constructor(chosen) {
