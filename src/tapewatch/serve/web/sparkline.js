@@ -13,6 +13,7 @@ export class Sparkline {
     this.svg.setAttribute("aria-hidden", "true");
     this.path = document.createElementNS(NAMESPACE, "path");
     this.svg.append(this.path);
+    this.drawn = "";
     this.closes = null; // one for each step, null where nothing traded
     this.step = 60_000;
     this.newest = 0; // number of the newest step since 1970
@@ -57,6 +58,8 @@ export class Sparkline {
       points.push(`${(i * wide).toFixed(1)} ${y.toFixed(1)}`);
     });
     setData(this.svg, "way", known.at(-1) >= known[0] ? "up" : "down");
-    this.path.setAttribute("d", `M${points.join("L")}`);
+    const line = `M${points.join("L")}`;
+    if (line !== this.drawn) this.path.setAttribute("d", line);
+    this.drawn = line;
   }
 }

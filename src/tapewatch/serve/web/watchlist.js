@@ -1,4 +1,5 @@
-// The table of symbols. Rows that cannot be seen are not touched until they can.
+// The table of symbols. Rows that cannot be seen are not touched until they can. Since the style sheet makes boxes of its
+// rows and cells, what they are in a table is said by their roles.
 
 import { batched, byId, make, setData, setText } from "./dom.js";
 import { get } from "./api.js";
@@ -134,7 +135,7 @@ export class Watchlist {
   #head() {
     for (const [name, label, kind, title] of COLUMNS) {
       const cell = make("th", kind);
-      cell.scope = "col";
+      cell.role = "columnheader";
       cell.dataset.column = name;
       const button = make("button", "", label || make("span", "unseen", title));
       button.type = "button";
@@ -162,9 +163,11 @@ export class Watchlist {
 
   #row(symbol) {
     const element = make("tr");
+    element.role = "row";
     const cells = {};
     for (const [name, , kind] of COLUMNS) {
       cells[name] = make("td", kind);
+      cells[name].role = "cell";
       element.append(cells[name]);
     }
     const button = make("button", "pick", symbol);
