@@ -17,17 +17,18 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
 import pytest
 
-from pipeline_runs import clean_environment, until
+from pipeline_runs import ANSWER_S, END_S, clean_environment, until
 
 ROOT = Path(__file__).parent.parent
 TOOLS = ("bash", "cat", "cksum", "dirname", "env", "find", "flock", "id", "readlink", "rm")
 """All that the scripts ask of a machine, beside Python."""
-SETUP_S = 600
+SETUP_S = 1_500
 DAY = """\
 ticker,conditions,correction,exchange,id,participant_timestamp,price,sequence_number,sip_timestamp,size,tape,trf_id,trf_timestamp
 """
@@ -48,7 +49,7 @@ class Clone:
                 shutil.copy2(ROOT / name, folder / name)
         # Bytecode is made as it is needed: of all that is installed it would take as long as the rest.
         self.environment = clean_environment(
-            HTTP_PORT="0", HOME=str(folder.parent), PIP_NO_INPUT="1", PIP_NO_COMPILE="1"
+            HTTP_PORT="0", HOME=str(folder.parent), PIP_NO_INPUT="1", PIP_NO_COMPILE="1", PIP_DEFAULT_TIMEOUT="60"
         )
         self.environment.pop("TAPEWATCH_PYTHON", None)
         if user != os.getuid():
@@ -68,19 +69,25 @@ class Clone:
         )  # fmt: skip
 
     def processes(self) -> list[psutil.Process]:
-        """Everything that runs out of this folder."""
+        """Everything that runs out of this folder, and what that has started."""
         found = []
         for process in psutil.process_iter():
-            with contextlib.suppress(psutil.Error):
+            with contextlib.suppress(psutil.Error, FileNotFoundError):
                 if any(str(self.folder) in part for part in process.cmdline()):
                     found += [process, *process.children(recursive=True)]
-        return [process for process in found if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+        return [process for process in found if lives(process)]
 
     def kill_all(self) -> None:
         for process in self.processes():
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
-                process.wait(10)
+                process.wait(END_S)
+
+
+def lives(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False
 
 
 only_me = pytest.mark.parametrize("clone", ["me"], indirect=True)
@@ -141,7 +148,14 @@ def url_of(ran: Ran) -> str:
 
 
 def get(url: str) -> httpx.Response:
-    return httpx.get(url, trust_env=False, timeout=10).raise_for_status()
+    return httpx.get(url, trust_env=False, timeout=ANSWER_S).raise_for_status()
+
+
+def stocks(url: str) -> list[dict[str, Any]]:
+    """The newest of every symbol; none while a busy machine's database is too slow for the server (503)."""
+    answer = httpx.get(f"{url}api/v1/stocks", trust_env=False, timeout=ANSWER_S)
+    assert answer.status_code in (200, 503), answer.text
+    return list(answer.json()) if answer.status_code == 200 else []
 
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(2 * SETUP_S)]
@@ -152,8 +166,8 @@ def test_the_first_start_sets_up_and_gives_the_page(clone: Clone, started: Ran) 
     assert started.stderr.startswith("Setting up .venv (once")
     url = url_of(started)
     assert "<title>Tapewatch" in get(url).text
-    stocks = until(lambda: get(url + "api/v1/stocks").json(), "prices", 90)
-    assert {stock["symbol"] for stock in stocks} <= {"AAPL", "TSLA", "GOOGL", "MSFT", "BTC"}
+    found = until(lambda: stocks(url), "prices")
+    assert {stock["symbol"] for stock in found} <= {"AAPL", "TSLA", "GOOGL", "MSFT", "BTC"}
 
 
 def test_a_second_start_finds_the_first(clone: Clone, started: Ran) -> None:
@@ -165,11 +179,16 @@ def test_a_second_start_finds_the_first(clone: Clone, started: Ran) -> None:
 def test_the_monitor_shows_every_room(clone: Clone, started: Ran) -> None:
     url = url_of(started)
     until(lambda: get(url + "api/v1/status").json()["store"]["state"] == "ok", "a database that is well")
-    shown = clone.run("monitor_pipeline.sh", cwd=Path("/"))
-    assert shown.returncode in (0, 1), shown
-    for word in ("SIMULATED", "feed stocks", "feed crypto", "log", "engine", "store", "Alerts", "Gaps"):
-        assert word in shown.stdout
-    assert max(map(len, shown.stdout.splitlines())) <= 80
+    words = ("SIMULATED", "feed stocks", "feed crypto", "log", "engine", "store", "Alerts", "Gaps")
+
+    def shown() -> str:
+        """The screen, if it has all of them: it has little patience with a busy machine, and then says that instead."""
+        ran = clone.run("monitor_pipeline.sh", cwd=Path("/"))
+        assert ran.returncode in (0, 1), ran
+        return ran.stdout if all(word in ran.stdout for word in words) else ""
+
+    screen = until(shown, f"a screen with {words}")
+    assert max(map(len, screen.splitlines())) <= 80
 
 
 def test_after_kill_9_of_everything_it_starts_again(clone: Clone, started: Ran) -> None:
@@ -219,7 +238,7 @@ def test_a_recording_is_named_from_where_the_caller_is(clone: Clone, started: Ra
     run = clone.run("start_pipeline.sh", "--replay", "day.csv.gz", "--speed", "max", cwd=folder)
     assert "Data is REPLAYED from a recording.\n" in run.stdout
     url = url_of(run)
-    until(lambda: [s["trades"] for s in get(url + "api/v1/stocks").json()] == [500], "all trades of the file", 240)
+    until(lambda: [stock["trades"] for stock in stocks(url)] == [500], "all trades of the file", 240)
     other = clone.run("start_pipeline.sh", "--replay", "day.csv.gz", cwd=folder)
     assert other.returncode == 2
     assert other.stderr == f"tapewatch: a replay is running already at {url}; stop it first with ./stop_pipeline.sh\n"
