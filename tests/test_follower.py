@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -29,7 +30,7 @@ from tapewatch.serve.stream import Client, StreamHub
 from tapewatch.settings import Settings
 from tapewatch.store.connect import Dsn
 from tapewatch.store.embedded import EmbeddedPostgres
-from tapewatch.store.following import Following
+from tapewatch.store.following import Following, Found
 from tapewatch.store.writer import StoreWriter
 from test_serve_stream import events
 from trading_days import give_days
@@ -204,18 +205,34 @@ def test_both_states_of_an_alert_are_told_once_also_when_they_come_together(
 def test_old_alerts_are_not_told_to_a_page_that_opens_later(postgres: Dsn, following: Following) -> None:
     with written(postgres) as commit, psycopg.connect(postgres.conninfo, autocommit=True) as connection:
         commit(row.changes(latest=[row.latest(0)], alerts=[row.alert(evidence={"provisional": {}})]))
-        connection.execute("UPDATE breakout_alerts SET changed_at = changed_at - INTERVAL '5 s'")
-        connection.execute("UPDATE breakout_alerts SET stored_at = stored_at - INTERVAL '5 s'")
+        connection.execute("UPDATE breakout_alerts SET changed_at = changed_at - INTERVAL '20 s'")
+        connection.execute("UPDATE breakout_alerts SET stored_at = stored_at - INTERVAL '20 s'")
+        following.forget()  # the page opens now, however long all this took
         assert following.changes(following.state()).alerts == []
         commit(row.changes(alerts=[row.alert(AlertStatus.CONFIRMED, evidence={"confirmed": {}})]))
         found = following.changes(following.state()).alerts
     assert [alert.status for alert in found] == [AlertStatus.CONFIRMED]
 
 
+def counted(work: Callable[[], Found]) -> tuple[Found, int]:
+    """What ``work`` finds, and how many functions it calls: what it takes, whatever else the machine does."""
+    count = 0
+
+    def note(frame: object, event: str, argument: object) -> None:
+        nonlocal count
+        count += event in ("call", "c_call")
+
+    sys.setprofile(note)
+    try:
+        found = work()
+    finally:
+        sys.setprofile(None)
+    return found, count
+
+
 @pytest.mark.slow
 def test_one_look_at_five_hundred_symbols_takes_little(postgres: Dsn, following: Following) -> None:
     symbols = [f"S{number:03}" for number in range(500)]
-    spent = []
     with written(postgres) as commit:
         for number in range(10):
             start = row.START + number * 20_000 // MINUTE * MINUTE
@@ -226,11 +243,10 @@ def test_one_look_at_five_hundred_symbols_takes_little(postgres: Dsn, following:
                 windows=[row.window(i, start - 4 * MINUTE, revision=number + 1) for i in range(500)],
             )
             commit(everything)
-            began = time.thread_time()
-            found = following.changes(following.state())
-            spent.append(time.thread_time() - began)
+            found, calls = counted(lambda: following.changes(following.state()))
             assert (len(found.prices), len(found.bars)) == (500, 500)
-    assert sorted(spent)[5] < 0.030, "the middle one; 4 ms on a machine that is not busy"
+            print(calls)
+            assert calls < 25 * 1_000, "so many for each price and bar"
 
 
 def test_a_commit_wakes_whoever_waits(postgres: Dsn, following: Following) -> None:
@@ -260,6 +276,7 @@ class Watching:
 
     async def __aexit__(self, *_: object) -> None:
         await asyncio.to_thread(self.follower.stop)
+        await until(lambda: self.ended, "it has ended")  # `stop` does not wait for long
         assert self.ended == [None]
 
 
@@ -314,14 +331,14 @@ def test_a_live_page_is_told_within_a_moment_and_nothing_is_read_for_nobody(post
 
 def test_with_no_commit_there_are_no_looks(postgres: Dsn) -> None:
     async def scenario() -> None:
-        async with Watching(postgres) as watching:
-            client = watching.hub.join()
-            await until(lambda: watching.follower.looks == 1, "the first look")
-            with written(postgres) as commit:
+        with written(postgres) as commit:  # before the first look, which a lane that is claimed later would repeat
+            async with Watching(postgres) as watching:
+                client = watching.hub.join()
+                await until(lambda: watching.follower.looks == 1, "the first look")
                 commit(row.changes(latest=[row.latest(0)]))
                 await until(lambda: watching.follower.position == 10, "the position is known")
-            assert watching.follower.looks == 2
-            watching.hub.leave(client)
+                assert watching.follower.looks == 2
+                watching.hub.leave(client)
 
     asyncio.run(scenario())
 

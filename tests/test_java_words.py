@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -51,12 +52,14 @@ def test_threads_that_spoke_with_a_dead_worker_are_left_out_and_no_other_excepti
 
 def test_a_process_that_is_started_inside_is_listened_to_and_we_are_not(capfd: pytest.CaptureFixture[str]) -> None:
     code = "import sys; sys.stderr.write('Setting default log level to WARN\\nout of memory\\n')"
+    before = set(threading.enumerate())
     with listening():
+        (listener,) = (thread for thread in set(threading.enumerate()) - before if thread.name == "java-words")
         process = subprocess.Popen([sys.executable, "-c", code])
     print("ours", file=sys.stderr)
     process.wait()
-    said = ""
-    while "out of memory" not in said:
-        said += capfd.readouterr().err
+    listener.join()  # it ends with the process; who reads while it writes loses what it says
+    said = capfd.readouterr().err
     assert "log level" not in said
+    assert "out of memory\n" in said
     assert "ours\n" in said
