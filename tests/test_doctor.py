@@ -14,12 +14,16 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from notify_parts import answer, endpoint
+from ports import held_port
 from tapewatch.doctor import RELEASED_NS, Check, Machine, exit_code, report, run_checks
 from tapewatch.errors import MachineError
 from tapewatch.settings import Settings
 from tapewatch.store.connect import Dsn
 
 SECRET = "k3y-that-nobody-may-see"
+NOW = datetime(2026, 3, 2, 15, 30, tzinfo=UTC)
+PATIENT = replace(Machine(), answer_s=60.0, time_ns=lambda: round(NOW.timestamp()) * 10**9)
+"""A slow machine on which it is `NOW`."""
 
 
 def settings(tmp_path: Path, **changes: Any) -> Settings:
@@ -35,7 +39,7 @@ def told(found: list[Check], name: str) -> Check:
 
 
 def test_a_good_machine(tmp_path: Path) -> None:
-    found = run_checks(settings(tmp_path))
+    found = run_checks(settings(tmp_path), replace(Machine(), answer_s=60.0))
     assert [check for check in found if not check.ok] == []
     assert exit_code(found) == 0
     assert report(found).endswith("This machine is ready.")
@@ -70,7 +74,7 @@ def _no_library() -> Path:
     ],
 )
 def test_a_machine_that_will_not_do(tmp_path: Path, name: str, changes: dict[str, Any], says: str) -> None:
-    found = run_checks(settings(tmp_path), replace(Machine(), **changes))
+    found = run_checks(settings(tmp_path), replace(Machine(), answer_s=60.0, **changes))
     assert [check.name for check in found if not check.ok] == [name]
     assert says in told(found, name).sentence
     assert exit_code(found) == 6
@@ -99,14 +103,13 @@ def test_an_existing_data_folder_is_looked_at_itself(tmp_path: Path) -> None:
 
 
 def test_a_port_that_is_taken(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        check = told(run_checks(settings(tmp_path, HTTP_PORT=port)), "port")
-    assert not check.ok
-    assert check.sentence.startswith(f"127.0.0.1:{port} cannot be used (Address already in use): ")
-    assert told(run_checks(settings(tmp_path, HTTP_PORT=port)), "port") == Check(
-        "port", True, f"127.0.0.1:{port} is free"
-    )
+    with held_port() as port:
+        chosen = settings(tmp_path, HTTP_PORT=port)
+        with socket.create_server(("127.0.0.1", port)):
+            check = told(run_checks(chosen), "port")
+        assert not check.ok
+        assert check.sentence.startswith(f"127.0.0.1:{port} cannot be used (Address already in use): ")
+        assert told(run_checks(chosen), "port") == Check("port", True, f"127.0.0.1:{port} is free")
 
 
 def test_an_address_of_another_machine(tmp_path: Path) -> None:
@@ -135,9 +138,8 @@ def test_alert_rules(tmp_path: Path) -> None:
 
 
 def test_another_database_that_does_not_answer(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    found = run_checks(settings(tmp_path, DB_HOST="127.0.0.1", DB_PORT=port, DB_PASSWORD=SECRET))
+    with held_port() as port:
+        found = run_checks(settings(tmp_path, DB_HOST="127.0.0.1", DB_PORT=port, DB_PASSWORD=SECRET))
     check = told(found, "database")
     assert not check.ok
     assert check.sentence.startswith(f"Cannot reach the database at 127.0.0.1:{port}/stockdb")
@@ -167,15 +169,13 @@ async def ask_massive(tmp_path: Path, status: int, body: bytes) -> tuple[Check, 
     """The answer about Massive when its REST host gives this one; the headers it got; the whole report."""
     async with endpoint(answer(status, body)) as (port, requests):
         chosen = settings(tmp_path, MASSIVE_API_KEY=SECRET, MASSIVE_REST_URL=f"http://127.0.0.1:{port}/")
-        found = await asyncio.to_thread(run_checks, chosen)
+        found = await asyncio.to_thread(run_checks, chosen, PATIENT)
     assert [request.line for request in requests] == ["GET /v1/marketstatus/now HTTP/1.1"]
     return told(found, "massive"), requests[0].headers, report(found)
 
 
 def _now(ahead_s: float = 0.0) -> bytes:
-    return (
-        b'{"market":"open","serverTime":"%s"}' % (datetime.now(UTC) + timedelta(seconds=ahead_s)).isoformat().encode()
-    )
+    return b'{"market":"open","serverTime":"%s"}' % (NOW + timedelta(seconds=ahead_s)).isoformat().encode()
 
 
 @pytest.mark.anyio
@@ -227,27 +227,26 @@ async def test_an_answer_that_will_not_do(tmp_path: Path, status: int, body: byt
 async def test_coinbase_is_asked_for_its_products(tmp_path: Path, symbols: str, body: bytes, says: str) -> None:
     async with endpoint(answer(200, body)) as (port, requests):
         chosen = settings(tmp_path, FEED="coinbase", SYMBOLS=symbols, COINBASE_REST_URL=f"http://127.0.0.1:{port}")
-        check = told(await asyncio.to_thread(run_checks, chosen), "coinbase")
+        check = told(await asyncio.to_thread(run_checks, chosen, PATIENT), "coinbase")
     assert [request.line for request in requests] == ["GET /products HTTP/1.1"]
     assert (check.ok, says in check.sentence) == (not says, True)
     assert says or check.sentence == "127.0.0.1 trades all of SYMBOLS, and asks for no key"
 
 
 def test_coinbase_without_coins_or_without_an_answer(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        url = f"http://127.0.0.1:{free.getsockname()[1]}"
-    stocks = told(run_checks(settings(tmp_path, FEED="coinbase", SYMBOLS="AAPL", COINBASE_REST_URL=url)), "coinbase")
+    with held_port() as port:
+        chosen = {"FEED": "coinbase", "COINBASE_REST_URL": f"http://127.0.0.1:{port}"}
+        stocks = told(run_checks(settings(tmp_path, SYMBOLS="AAPL", **chosen)), "coinbase")
+        nobody = told(run_checks(settings(tmp_path, **chosen)), "coinbase")
     assert "FEED=coinbase has coins only" in stocks.sentence
-    nobody = told(run_checks(settings(tmp_path, FEED="coinbase", COINBASE_REST_URL=url)), "coinbase")
     assert (stocks.ok, nobody.ok) == (False, False)
     assert "127.0.0.1 cannot be asked (ConnectError)" in nobody.sentence
 
 
 def test_a_host_that_is_not_there(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    chosen = settings(tmp_path, MASSIVE_API_KEY=SECRET, MASSIVE_REST_URL=f"http://127.0.0.1:{port}")
-    check = told(run_checks(chosen), "massive")
+    with held_port() as port:
+        chosen = settings(tmp_path, MASSIVE_API_KEY=SECRET, MASSIVE_REST_URL=f"http://127.0.0.1:{port}")
+        check = told(run_checks(chosen), "massive")
     assert (check.ok, check.sentence) == (
         False,
         "127.0.0.1 cannot be reached (ConnectError): check network, proxy and firewall.",

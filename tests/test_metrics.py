@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +13,7 @@ from prometheus_client import REGISTRY
 from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.parser import text_string_to_metric_families
 
+from ports import held_port
 from tapewatch import metrics
 from tapewatch.errors import MachineError
 from tapewatch.metrics_server import served
@@ -51,17 +51,16 @@ def test_the_page_lists_every_metric_with_its_labels_and_nothing_else() -> None:
 
 
 def test_a_process_without_a_page_serves_its_metrics_on_loopback() -> None:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port = one.getsockname()[1]
-    with served(port):
-        found = httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False)
-        families = {family.name for family in text_string_to_metric_families(found.text)}
-        assert "tapewatch_build_info" in families
-        with pytest.raises(MachineError, match=f"METRICS_PORT={port}: .*choose a port of its own"), served(port):
-            pass
-    with pytest.raises(httpx.TransportError):
-        httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False)
+    with held_port() as port:
+        url = f"http://127.0.0.1:{port}/metrics"
+        with served(port):
+            found = httpx.get(url, trust_env=False, timeout=60)
+            families = {family.name for family in text_string_to_metric_families(found.text)}
+            assert "tapewatch_build_info" in families
+            with pytest.raises(MachineError, match=f"METRICS_PORT={port}: .*choose a port of its own"), served(port):
+                pass
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(url, trust_env=False, timeout=60)
     with served(None):
         pass
 
@@ -70,12 +69,10 @@ def test_a_process_without_a_page_serves_its_metrics_on_loopback() -> None:
 def test_what_children_count_is_in_the_parents_answer() -> None:
     """Spark's workers: forked, ended, and counted all the same."""
     script = """
-import os, socket, httpx
+import os, httpx
+from ports import held_port
 from tapewatch.metrics_server import shared
-with socket.socket() as one:
-    one.bind(("127.0.0.1", 0))
-    port = one.getsockname()[1]
-with shared(port):
+with held_port() as port, shared(port):
     from tapewatch import metrics
     metrics.STORE_COMMIT_SECONDS.observe(0.1)
     if os.fork() == 0:
@@ -84,9 +81,10 @@ with shared(port):
         os._exit(0)
     os.wait()
     metrics.SPARK_STATE_ROWS.set(3)
-    print(httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False).text)
+    print(httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False, timeout=60).text)
 """
-    ran = subprocess.run([sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True, check=True)
+    command = [sys.executable, "-W", "ignore", "-c", script]
+    ran = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parent)
     assert "tapewatch_store_commit_seconds_count 2.0" in ran.stdout
     assert "tapewatch_spark_state_rows 3.0" in ran.stdout
     assert "tapewatch_store_up 1.0" in ran.stdout
@@ -144,9 +142,9 @@ def test_a_batch_of_which_spark_knows_no_newest_offset_ends_nothing(nothing: str
 
     class Job:
         def newest(self) -> dict[str, object]:
-            source = {"endOffset": '{"raw-trades":{"7":7}}', "latestOffset": nothing}
+            source = {"endOffset": '{"raw-trades":{"nobodys":7}}', "latestOffset": nothing}
             return {"batchId": 1, "durationMs": {}, "numInputRows": 21, "stateOperators": [], "sources": [source]}
 
     BatchWatch(is_read=True).note(Job())
     assert REGISTRY.get_sample_value("tapewatch_spark_batch_records") == 21
-    assert REGISTRY.get_sample_value("tapewatch_kafka_lag_records", {"lane": "7"}) is None
+    assert REGISTRY.get_sample_value("tapewatch_kafka_lag_records", {"lane": "nobodys"}) is None

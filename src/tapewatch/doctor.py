@@ -85,6 +85,7 @@ class Machine:
     open_files: Callable[[], int] = _open_files
     chart_library: Callable[[], Path] = chart_library
     compiled_in: Callable[[], Path] = _compiled_in
+    answer_s: float = ANSWER_S
     started: tuple[int, int] = field(default_factory=lambda: (time.time_ns(), time.monotonic_ns()))
     """Both clocks (ns) when this was made; what they have since counted is compared."""
 
@@ -271,7 +272,7 @@ def _alert_rules(settings: Settings, machine: Machine) -> str:
 def _embedded_database(settings: Settings, machine: Machine) -> str:
     try:
         command = Runner(settings.data_dir / "postgres").command([program("postgres"), "--version"])
-        ran = subprocess.run(command, cwd="/", capture_output=True, text=True, timeout=ANSWER_S, check=True)
+        ran = subprocess.run(command, cwd="/", capture_output=True, text=True, timeout=machine.answer_s, check=True)
     except (OSError, subprocess.SubprocessError) as error:
         said = getattr(error, "stderr", None) or str(error)
         raise _Failed(
@@ -293,7 +294,7 @@ def _coinbase(settings: Settings, machine: Machine) -> str:
     url = f"{settings.coinbase_rest_url.rstrip('/')}/products"
     host = httpx.URL(url).host
     try:
-        answer = httpx.get(url, timeout=ANSWER_S)
+        answer = httpx.get(url, timeout=machine.answer_s)
     except (httpx.HTTPError, ValueError) as error:
         raise _Failed(
             f"{host} cannot be asked ({type(error).__name__}): check network, proxy and COINBASE_REST_URL."
@@ -313,7 +314,7 @@ def _massive(settings: Settings, machine: Machine) -> str:
     host = httpx.URL(url).host
     key = settings.massive_api_key.get_secret_value()
     try:
-        answer = httpx.get(url, headers={"Authorization": f"Bearer {key}"}, timeout=ANSWER_S)
+        answer = httpx.get(url, headers={"Authorization": f"Bearer {key}"}, timeout=machine.answer_s)
     except (httpx.HTTPError, ValueError) as error:
         raise _Failed(
             f"{host} cannot be reached ({type(error).__name__}): check network, proxy and firewall."
