@@ -523,7 +523,7 @@ def agree(run: Run) -> None:
     run_both(nearly_sorted(specs, shuffle_ms, rng), rules, days, rng, **changed)
 
 
-large = [HealthCheck.large_base_example, HealthCheck.data_too_large]
+large = [HealthCheck.large_base_example, HealthCheck.data_too_large, HealthCheck.too_slow]
 
 
 @settings(max_examples=examples(15))
