@@ -1,5 +1,8 @@
 """Fixtures that every test may use: real servers (`postgres`, `timescale`, `kafka`)."""
 
+import gc
+from collections.abc import Generator
+
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -33,6 +36,17 @@ LONG = (
     "test_log_damage.py",
     "test_replay_parity.py",
 )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """What is imported for the tests stays: to look through it for garbage again and again took a tenth of the time."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+        gc.freeze()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -88,6 +88,14 @@ def nodes(tree: ast.Module) -> list[ast.AST]:
     return list(ast.walk(tree))
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _forgotten() -> Iterator[None]:
+    """A million nodes, through which the garbage collector would go in all later tests of this process."""
+    yield
+    read.cache_clear()
+    nodes.cache_clear()
+
+
 def name_of(path: Path) -> str:
     return str(path.relative_to(ROOT))
 

@@ -26,9 +26,9 @@ def _nobodys_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     give_days(tmp_path / "var")
 
 
-@pytest.fixture
-def tape(tmp_path: Path) -> list[str]:
-    return [str(path) for path in write_tape(tmp_path, minutes=90)]
+@pytest.fixture(scope="module")
+def tape(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    return [str(path) for path in write_tape(tmp_path_factory.mktemp("tape"), minutes=90)]
 
 
 def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
@@ -76,7 +76,8 @@ def test_a_budget_is_met_and_what_it_costs_is_said(tape: list[str], capsys: pyte
     assert re.search(r"^Budget 4 alerts a day: these rules tell [0-4]\.0\.$\n\Z", again, re.MULTILINE)
 
 
-def test_a_budget_that_no_settings_keep_to(tape: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_budget_that_no_settings_keep_to(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tape = [str(path) for path in write_tape(tmp_path, minutes=24, trades=600)]
     rules = Path("level.toml")
     rules.write_text("[high_volume]\nabsolute = 1\n[golden_cross]\nenabled = false\n[death_cross]\nenabled = false\n")
     code, out = printed(capsys, "backtest", str(rules), *tape, "--noise-budget", "0.1/day")

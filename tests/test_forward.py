@@ -126,7 +126,7 @@ def test_every_move_of_a_tape_of_oddities_is_what_plain_python_finds(tmp_path: P
     """Eligibility, repeats, late trades, two markets: against the records as the oracle takes them."""
     give_days(tmp_path)
     parts = Parts.load(Settings(_env_file=None, data_dir=tmp_path, alerts_file=tmp_path / "none.toml"))
-    tape = write_tape(tmp_path, minutes=90)
+    tape = write_tape(tmp_path, minutes=90, trades=2_000)
     tables = Tables()
     log = read_log(tape, tables, parts).batch
     found = Prices(log, parts.engine(tables).step(log), tables, parts.calendar)
