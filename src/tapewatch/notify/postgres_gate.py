@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
@@ -20,6 +21,8 @@ __all__ = ["PostgresGate"]
 
 MESSAGES_MAX: Final = 2_000
 """Messages that are decided about together."""
+PORTION: Final = 100
+"""Rows that are taken from the database, or given to it, before the path of the data in this process has its turn."""
 REMEMBERED: Final = timedelta(hours=1)
 _ANSWER_S_MAX: Final = 5
 
@@ -67,9 +70,8 @@ _MOVE: Final = """
            told_by = COALESCE(m.told_by, n.told_by), payload = COALESCE(m.payload, n.payload),
            passed_at = CASE WHEN m.state = 'waiting' THEN %(now)s ELSE n.passed_at END,
            next_attempt_at = CASE WHEN m.state = 'waiting' THEN %(now)s ELSE n.next_attempt_at END
-      FROM unnest(%(id)s::text[], %(state)s::text[], %(reason)s::text[], %(held_until)s::timestamptz[],
-                  %(told_by)s::text[], %(payload)s::jsonb[])
-           AS m (id, state, reason, held_until, told_by, payload)
+      FROM jsonb_to_recordset(%(moves)s::jsonb)
+           AS m (id text, state text, reason text, held_until timestamptz, told_by text, payload jsonb)
      WHERE n.id = m.id AND n.state IN ('new', 'held')"""
 _MAKE: Final = """
     INSERT INTO notifications (id, alert_id, channel, event, payload, rule, kind, symbol, state, created_at, passed_at,
@@ -96,9 +98,13 @@ class PostgresGate(OwnConnection):
             if not self._is_gate:
                 return None
             values = {"now": now, "limit": MESSAGES_MAX}
-            rows = await (await connection.execute(_LOOK, values)).fetchall()
-            mutes = await (await connection.execute(_MUTES, values)).fetchall() if rows else []
-        return Look([Fresh(**row) for row in rows], mutes_of(mutes))
+            found = await connection.execute(_LOOK, values)
+            messages: list[Fresh] = []
+            while rows := await found.fetchmany(PORTION):
+                messages += [Fresh(**row) for row in rows]
+                await asyncio.sleep(0)
+            mutes = await (await connection.execute(_MUTES, values)).fetchall() if messages else []
+        return Look(messages, mutes_of(mutes))
 
     async def remembered(self, now: datetime) -> Memory | None:
         """See `GateStore`."""
@@ -114,13 +120,10 @@ class PostgresGate(OwnConnection):
 
     async def write(self, plan: Plan, now: datetime) -> None:
         """See `GateStore`. After a lost answer it is unknown whether it was written: then all is asked anew."""
-        columns: dict[str, list[Any]] = {
-            name: [getattr(move, name) for move in plan.moves]
-            for name in ("id", "state", "reason", "held_until", "told_by")
-        }
-        columns["payload"] = [None if move.payload is None else Jsonb(move.payload, _json) for move in plan.moves]
         async with self._answering() as connection, connection.transaction():
-            await connection.execute(_MOVE, columns | {"now": now})
+            for first in range(0, len(plan.moves), PORTION):
+                moves = _json(plan.moves[first : first + PORTION])
+                await connection.execute(_MOVE, {"moves": moves, "now": now}, prepare=True)
             for made in plan.made:
                 values = msgspec.structs.asdict(made) | {"payload": Jsonb(made.payload, _json), "now": now}
                 values |= {"rule": made.payload["rule"], "symbol": made.payload["symbol"]}
