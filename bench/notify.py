@@ -26,7 +26,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-import msgspec
 import numpy as np
 import psycopg
 
@@ -35,12 +34,13 @@ from pipeline import Pipeline, SenderProcess
 from report import Figure, main, print_figures
 from tapewatch.notify.outbox import notifications_for
 from tapewatch.profiles.telling import Telling
-from tapewatch.records import Alert, AlertStatus, Notification, Origin
+from tapewatch.records import Alert, AlertStatus, Changes, Notification, Origin
 from tapewatch.rules.channels import NotifyOptions, Rate
 from tapewatch.rules.model import Rules
 from tapewatch.settings import Settings
+from tapewatch.store.arrays import register
 from tapewatch.store.embedded import EmbeddedPostgres
-from tapewatch.store.statements import INSERT_NOTIFICATION
+from tapewatch.store.pieces import pieces_of
 from tapewatch.store.writer import StoreWriter
 
 RATE = 10
@@ -132,12 +132,12 @@ def notification(name: str, symbol: str, channel: str) -> Notification:
 
 
 def write(connection: psycopg.Connection[tuple[object, ...]], notifications: list[Notification]) -> None:
-    """In one transaction."""
+    """In one transaction, as the engine's commit does."""
+    none = np.empty(0)
+    register(connection)
     with connection.transaction(), connection.cursor() as cursor:
-        values = [
-            (n.id, n.alert_id, n.channel, n.event, msgspec.json.encode(n.payload).decode()) for n in notifications
-        ]
-        cursor.executemany(INSERT_NOTIFICATION, values)
+        for piece in pieces_of(Changes((), none, none, none, none, [], []), notifications, 0):
+            piece.write(cursor)
 
 
 async def _deliver(seconds: float) -> Milliseconds:

@@ -241,6 +241,13 @@ def test_a_notification_is_written_once(writer: StoreWriter, postgres: Dsn) -> N
     assert ask(postgres, "SELECT state FROM notifications") == [("delivered",)]
 
 
+def test_notifications_keep_their_order(writer: StoreWriter, postgres: Dsn) -> None:
+    notes = [msgspec.structs.replace(notification(), id=f"n{number}") for number in range(300, 0, -1)]
+    writer.commit(changes(), 0, 1, notifications=notes)
+    found = ask(postgres, "SELECT id FROM notifications ORDER BY created_at, id")
+    assert [name for (name,) in found] == [note.id for note in notes]
+
+
 # --- rows that only the database refuses ------------------------------------------------------------------------
 
 

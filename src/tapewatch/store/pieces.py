@@ -6,7 +6,7 @@ halves until the guilty symbol stands alone: so one odd row costs that row, not 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -56,20 +56,15 @@ def pieces_of(changes: Changes, notifications: Sequence[Notification], new_posit
         RowsPiece("minute_quality", statements.ADD_QUALITY, changes.quality, symbols),
     ]
     pieces = [piece for piece in pieces if len(piece)]
-    pieces += [
-        RecordPiece("breakout_alerts", statements.UPSERT_ALERT, _alert_values(alert), alert.symbol, alert)
-        for alert in changes.alerts
-    ]
+    pieces += [RecordsPiece("breakout_alerts", statements.UPSERT_ALERTS, _ALERT, run) for run in _runs(changes.alerts)]
     pieces += [
         RecordPiece("feed_gaps", statements.INSERT_GAP, _gap_values(gap, new_position), "", gap) for gap in changes.gaps
     ]
     pieces += [
         RecordPiece("alert_rules", statements.INSERT_RULE, _rule_values(rule), "", rule) for rule in changes.rules
     ]
-    pieces += [
-        RecordPiece("notifications", statements.INSERT_NOTIFICATION, _notification_values(n), "", n)
-        for n in notifications
-    ]
+    if notifications:
+        pieces.append(RecordsPiece("notifications", statements.INSERT_NOTIFICATIONS, _NOTIFICATION, notifications))
     return pieces
 
 
@@ -104,8 +99,55 @@ class RowsPiece:
             yield storable(row["symbol"]), self.table, _storable_json(row)
 
 
+class RecordsPiece:
+    """Alerts or notifications, of which a thousand may come at once. ``columns`` says how each field is sent."""
+
+    def __init__(
+        self,
+        table: str,
+        statement: str,
+        columns: Mapping[str, Callable[[Any], Column]],
+        records: Sequence[Alert] | Sequence[Notification],
+    ) -> None:
+        self.table = table
+        self._statement = statement
+        self._columns = columns
+        self._records = records
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def write(self, cursor: Cursor) -> None:
+        columns = [column([getattr(one, name) for one in self._records]) for name, column in self._columns.items()]
+        cursor.execute(self._statement, columns, prepare=True)
+
+    def halves(self) -> Sequence[Piece]:
+        if len(self) < 2:
+            return ()
+        middle = len(self) // 2
+        parts = (self._records[:middle], self._records[middle:])
+        return [RecordsPiece(self.table, self._statement, self._columns, part) for part in parts]
+
+    def refused(self) -> Iterator[Refused]:
+        for one in self._records:
+            symbol = one.symbol if isinstance(one, Alert) else ""
+            yield storable(symbol), self.table, _storable_json(msgspec.to_builtins(one))
+
+
+def _runs(alerts: Sequence[Alert]) -> Iterator[list[Alert]]:
+    """In order, cut before an alert that is in the run already."""
+    run: dict[str, Alert] = {}
+    for alert in alerts:
+        if alert.alert_id in run:
+            yield list(run.values())
+            run = {}
+        run[alert.alert_id] = alert
+    if run:
+        yield list(run.values())
+
+
 class RecordPiece:
-    """One alert, gap, version of a rule, or notification."""
+    """One gap, or version of a rule."""
 
     def __init__(self, table: str, statement: str, values: Any, symbol: str, record: msgspec.Struct) -> None:
         self.table = table
@@ -139,6 +181,20 @@ _COLUMNS: Final[dict[str, Callable[[NDArray[Any]], Column]]] = {
 _KINDS: Final[dict[str, type[Float8s | Int8s | Bools]]] = {"f": Float8s, "i": Int8s, "u": Int8s, "b": Bools}
 
 
+def _jsons(values: Iterable[Any]) -> Texts:
+    return Texts(map(_json, values))
+
+
+_ALERT: Final[dict[str, Callable[[Any], Column]]] = {
+    "alert_id": Texts, "rule": Texts, "rule_version": Texts, "kind": Texts, "symbol": Texts, "direction": Int8s,
+    "status": Texts, "pane_start_ms": Int8s, "triggered_ms": Int8s, "decided_ms": Int8s, "price": Float8s,
+    "line": Float8s, "late": Bools, "offset": Int8s, "evidence": _jsons,
+}  # fmt: skip
+_NOTIFICATION: Final[dict[str, Callable[[Any], Column]]] = {
+    "id": Texts, "alert_id": Texts, "channel": Texts, "event": Texts, "payload": _jsons,
+}  # fmt: skip
+
+
 def _column(name: str, values: NDArray[Any], symbols: Sequence[str]) -> Column:
     if name == "symbol":
         return Texts(map(symbols.__getitem__, values.tolist()))
@@ -149,19 +205,9 @@ def _column(name: str, values: NDArray[Any], symbols: Sequence[str]) -> Column:
     return _KINDS[values.dtype.kind](values)
 
 
-def _alert_values(alert: Alert) -> dict[str, Any]:
-    values = {name: getattr(alert, name) for name in alert.__struct_fields__}
-    return values | {"status": alert.status.value, "evidence": _json(alert.evidence)}
-
-
 def _gap_values(gap: Gap, new_position: int) -> tuple[Any, ...]:
     fate = (gap.state.value, gap.trades, gap.later, gap.missing)
     return (_MARKETS[gap.market], gap.from_ms, gap.to_ms, gap.cause, gap.symbols, *fate, new_position)
-
-
-def _notification_values(notification: Notification) -> tuple[Any, ...]:
-    n = notification
-    return (n.id, n.alert_id, n.channel, n.event, _json(n.payload))
 
 
 def _json(value: Any) -> str:

@@ -78,7 +78,7 @@ ON CONFLICT (symbol, minute) DO UPDATE SET
   future = t.future + excluded.future, gap_ms = t.gap_ms + excluded.gap_ms
 """
 
-UPSERT_ALERT: Final = """
+UPSERT_ALERTS: Final = """
 INSERT INTO breakout_alerts AS t
   (alert_id, rule, rule_version, kind, symbol, direction, status, pane_start, triggered_at, decided_at,
    confirmed_at, retracted_at, price, line, late, log_offset, evidence)
@@ -86,19 +86,21 @@ SELECT n.alert_id, n.rule, n.rule_version, n.kind, n.symbol, n.direction, n.stat
        n.decided_at, CASE n.status WHEN 'confirmed' THEN n.decided_at END,
        CASE n.status WHEN 'retracted' THEN n.decided_at END,
        NULLIF(n.price, 'NaN'), NULLIF(n.line, 'NaN'), n.late, n.log_offset, n.evidence
-FROM (SELECT %(alert_id)s::text AS alert_id, %(rule)s::text AS rule, %(rule_version)s::text AS rule_version,
-             %(kind)s::text AS kind, %(symbol)s::text AS symbol, %(direction)s::int2 AS direction,
-             %(status)s::text AS status, to_timestamp(%(pane_start_ms)s::int8 / 1000.0) AS pane_start,
-             to_timestamp(%(triggered_ms)s::int8 / 1000.0) AS triggered_at,
-             to_timestamp(%(decided_ms)s::int8 / 1000.0) AS decided_at,
-             %(price)s::float8 AS price, %(line)s::float8 AS line, %(late)s::bool AS late,
-             %(offset)s::int8 AS log_offset, %(evidence)s::jsonb AS evidence) AS n
+FROM (SELECT a.alert_id, a.rule, a.rule_version, a.kind, a.symbol, a.direction::int2 AS direction, a.status,
+             to_timestamp(a.pane_start_ms / 1000.0) AS pane_start,
+             to_timestamp(a.triggered_ms / 1000.0) AS triggered_at,
+             to_timestamp(a.decided_ms / 1000.0) AS decided_at, a.price, a.line, a.late, a.log_offset,
+             a.evidence::jsonb AS evidence
+        FROM unnest(%b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b)
+          AS a (alert_id, rule, rule_version, kind, symbol, direction, status, pane_start_ms, triggered_ms, decided_ms,
+                price, line, late, log_offset, evidence)) AS n
 ON CONFLICT (alert_id, pane_start) DO UPDATE SET
   status = excluded.status, decided_at = excluded.decided_at, confirmed_at = excluded.confirmed_at,
   retracted_at = excluded.retracted_at, log_offset = excluded.log_offset, evidence = t.evidence || excluded.evidence,
   changed_at = clock_timestamp()
 WHERE t.status = 'provisional'
 """
+"""Each alert at most once: a statement may not update a row that it has just written."""
 
 INSERT_GAP: Final = """
 INSERT INTO feed_gaps AS t
@@ -124,14 +126,15 @@ ON CONFLICT (rule, rule_version) DO NOTHING
 """
 """A version of a rule that holds again is known already."""
 
-INSERT_NOTIFICATION: Final = """
+INSERT_NOTIFICATIONS: Final = """
 INSERT INTO notifications (id, alert_id, channel, event, payload, rule, kind, symbol, state)
 SELECT n.id, n.alert_id, n.channel, n.event, n.payload, COALESCE(n.payload->>'rule', ''),
        COALESCE(n.payload->>'kind', ''), COALESCE(n.payload->>'symbol', ''), 'new'
-FROM (SELECT %s::text AS id, %s::text AS alert_id, %s::text AS channel, %s::text AS event, %s::jsonb AS payload) AS n
+FROM (SELECT m.id, m.alert_id, m.channel, m.event, m.payload::jsonb AS payload
+        FROM unnest(%b, %b, %b, %b, %b) AS m (id, alert_id, channel, event, payload) OFFSET 0) AS n
 ON CONFLICT (id) DO NOTHING
 """
-"""The gate looks at it first: see `notify.gate`."""
+"""The gate looks at them first: see `notify.gate`. ``OFFSET 0`` lets each payload be read once."""
 
 ADVANCE: Final = "SELECT advance_position(%s, %s, %s, %s, %b)"
 
