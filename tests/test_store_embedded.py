@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -277,6 +278,24 @@ def test_a_killed_server_is_revived_with_what_was_written(made: Path) -> None:
     assert server.revive() is True
     assert server.dsn == dsn
     assert remembered(dsn.conninfo)
+    server.stop()
+
+
+def test_what_a_killed_server_leaves_for_a_moment_is_waited_for(made: Path) -> None:
+    server = embedded(made)
+    server.start()
+    killed = psutil.Process(server.pid)
+    left = killed.children()
+    for process in left:
+        process.suspend()
+    killed.kill()
+    gone(killed)
+    with ThreadPoolExecutor(1) as threads:
+        revived = threads.submit(server.revive)
+        wait_until(lambda: revived.done() or "is still in use" in (made / "postgres.log").read_text())
+        for process in left:
+            process.resume()
+        assert revived.result() is True
     server.stop()
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -49,6 +50,8 @@ START_S_MAX: Final = 60.0
 """From starting the server to its first answer; long after a crash, when it repeats its journal."""
 _POLL_S: Final = 0.02
 _PORT_TRIES: Final = 3
+_PORTS: Final = range(20_000, 32_000)
+"""Below those that a system gives to connections that go out: one could take the port of a server that restarts."""
 _SINCE_18: Final = ("autovacuum_worker_slots", "io_method")
 _SETTINGS: Final = {
     # few processes: it shares a small machine with us
@@ -234,7 +237,8 @@ class EmbeddedPostgres:
         assert self._identity is not None
         files = self._files
         files.rotate_log()
-        for _ in range(_PORT_TRIES):
+        tries, deadline = 0, time.monotonic() + START_S_MAX
+        while tries < _PORT_TRIES:
             self._identity.port = _free_port(self._identity.port)
             settings = (_SETTINGS if self._programs is None else _TIMESCALE) | {
                 "shared_buffers": f"{_buffers_mb(psutil.virtual_memory().total)}MB",
@@ -248,9 +252,11 @@ class EmbeddedPostgres:
             if self._wait_for_answer(self._server):
                 return
             said = files.log.read_bytes()[said_before:].decode(errors="replace")
-            if "Address already in use" not in said:
+            self._server = None
+            if "Address already in use" in said:
+                tries, self._identity.port = tries + 1, 0
+            elif "is still in use" not in said or time.monotonic() > deadline:  # by the last processes of a killed one
                 raise MachineError(f"The database in {files.cluster} does not start: {_last_line(said)} ({files.log}).")
-            self._server, self._identity.port = None, 0
         raise MachineError("Every port tried for the database was taken in the moment between choosing and using it.")
 
     def _wait_for_answer(self, server: Server) -> bool:
@@ -351,13 +357,12 @@ def _sentences(data_dir: Path) -> Iterator[None]:
 
 def _free_port(wanted: int) -> int:
     """``wanted`` if it is free, else one that is."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", wanted))
-        except OSError:
-            probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    for port in (*([wanted] if wanted else []), *random.sample(_PORTS, 50), 0):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", port))
+            return int(probe.getsockname()[1])
+    raise MachineError("There is no free port on this machine for a database of our own.")
 
 
 def _end(process: psutil.Process) -> bool:
