@@ -24,7 +24,7 @@ from tapewatch.settings import NOTIFY_DEADLINE_S
 __all__ = ["AppriseTarget"]
 
 _WORKER: Final = "tapewatch.notify.apprise_worker"
-_START_S: Final = 20.0
+_START_S: Final = 60.0
 """A busy machine takes a while to load Apprise; that is not the receiver's fault."""
 _IDLE_S: Final = 120.0
 _LINE_BYTES_MAX: Final = 64 * 1024

@@ -27,6 +27,8 @@ from tapewatch.settings import NOTIFY_DEADLINE_S, NOTIFY_POLL_S, NOTIFY_SILENCE_
 
 __all__ = ["Plan", "Report", "SenderProcess"]
 
+_START_S: Final = 30.0
+"""A busy machine takes a while to load it: so much longer it may be silent at first."""
 _FIRST_PAUSE_S: Final = 0.5
 _PAUSE_S_MAX: Final = 30.0
 _LINE_BYTES_MAX: Final = 4 * 1024 * 1024
@@ -153,15 +155,17 @@ class SenderProcess:
     async def _listen(self, process: asyncio.subprocess.Process) -> None:
         """Take its reports until it ends, or is silent for too long."""
         assert process.stdout is not None
+        patience_s = self._silence_s + _START_S
         while True:
             try:
-                async with asyncio.timeout(self._silence_s):
+                async with asyncio.timeout(patience_s):
                     line = await process.stdout.readline()
                 if not line:
                     return
                 self._take(msgspec.json.decode(line, type=Report))
+                patience_s = self._silence_s
             except TimeoutError:
-                _logger.error("the sender says nothing, and is killed", silence_s=self._silence_s)
+                _logger.error("the sender says nothing, and is killed", silence_s=patience_s)
                 return
             except ValueError as error:  # no report, or an endless line
                 _logger.error("the sender says what nobody understands, and is killed", error=str(error)[:200])
