@@ -23,7 +23,7 @@ from tapewatch.errors import LogBusy, LogError, MachineError
 
 __all__ = ["Checkpoint", "Made"]
 
-LAYOUT = 1
+LAYOUT = 2
 """To be raised when an older checkpoint could not be read any more."""
 
 

@@ -15,13 +15,18 @@ there once.
 Each lane has a key that Spark's hash sends to a task of its own (`lane_keys`).
 
 State is one value a lane: the engine's snapshot. A Python worker keeps the lanes it had, and reads a state only when
-the lane was computed elsewhere meanwhile.
+the lane was computed elsewhere meanwhile: its batch does not begin where this worker's lane ends.
+
+What a worker needs goes to it with every task of every batch, so it goes in few bytes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import gc
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields, replace
+from functools import cache
 from typing import Any, Final
 
 import msgspec
@@ -30,10 +35,12 @@ import pandas as pd
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.streaming.query import StreamingQuery
 from pyspark.sql.streaming.stateful_processor import StatefulProcessor, StatefulProcessorHandle
+from pyspark.sql.types import BinaryType, StructField, StructType
 
 from tapewatch.log.kafka import KafkaPlace
 from tapewatch.log.rejected import RejectedWriter
 from tapewatch.logs import start_logging
+from tapewatch.profiles import spark_days
 from tapewatch.profiles.commit import Commit
 from tapewatch.profiles.lane import Lane, LaneState, Start
 from tapewatch.profiles.lane_keys import lane_keys
@@ -43,9 +50,8 @@ from tapewatch.store.writer import StoreWriter
 
 __all__ = ["Job", "LanePlan", "LaneProcessor"]
 
-STATE_SCHEMA: Final = "state BINARY"
-POSITION_SCHEMA: Final = "position BIGINT"
-"""Beside the state: so a worker that has the lane already need not fetch megabytes to see that it has."""
+STATE_SCHEMA: Final = StructType([StructField("state", BinaryType())])
+"""Not as text, which Java would be asked to parse in every batch."""
 NO_ROWS: Final = "lane INT"
 """What Spark's own sink gets none of."""
 _ENCODE: Final = msgspec.msgpack.Encoder().encode
@@ -63,10 +69,22 @@ class LanePlan:
     conninfo: str
     accepts_loss: bool = False
     confirmed_only: frozenset[str] = frozenset()
+    query: str = ""
+    """Whose lanes a worker keeps: of no other query, whose checkpoint may be another."""
+
+    def __reduce__(self) -> tuple[Callable[..., LanePlan], tuple[Any, ...]]:
+        """In few bytes: Spark serialises, hashes and sends it anew for every batch."""
+        values = {one.name: getattr(self, one.name) for one in fields(self)}
+        values["parts"] = replace(self.parts, calendar={})
+        return _plan_of, (spark_days.packed(self.parts.calendar), *values.values())
+
+
+def _plan_of(days: bytes, parts: Parts, *others: Any) -> LanePlan:
+    return LanePlan(replace(parts, calendar=spark_days.unpacked(days)), *others)
 
 
 _lanes: dict[tuple[str, str], Lane] = {}
-"""Of this worker, by log and lane: what it computed last. Used again only if it stands where Spark's state does."""
+"""Of this worker, by query and lane: what it computed last. Used again only if the next batch begins where it ends."""
 _sinks: dict[tuple[str, str], Sink] = {}
 
 
@@ -80,7 +98,6 @@ class LaneProcessor(StatefulProcessor):
         """Called by Spark in the worker, before the first batch it is given there."""
         start_logging(self._plan.parts.settings)
         self._state = handle.getValueState("lane", STATE_SCHEMA)
-        self._position = handle.getValueState("position", POSITION_SCHEMA)
 
     def handleInputRows(self, key: Any, rows: Iterator[pd.DataFrame], timerValues: Any) -> Iterator[pd.DataFrame]:
         """Compute and write what is new, and keep the state. Spark's own sink gets no rows."""
@@ -90,12 +107,13 @@ class LaneProcessor(StatefulProcessor):
         offsets = np.concatenate([frame["offset"].to_numpy(np.int64) for frame in frames])
         times = np.concatenate([frame["appended_ms"].to_numpy(np.int64) for frame in frames])
         values = [value for frame in frames for value in frame["value"].tolist()]
-        lane = self._lane(name)
+        lane = self._lane(name, int(offsets.min()))
         taken = lane.take(offsets, times, values)
         self._state.update((_ENCODE(taken.state),))
-        self._position.update((taken.state.position,))
         if taken.commit is not None:
             self.write(taken.commit)
+        _lanes[self._plan.query, name] = lane
+        _settle()
         yield from ()
 
     def write(self, commit: Commit) -> None:
@@ -105,23 +123,30 @@ class LaneProcessor(StatefulProcessor):
     def close(self) -> None:
         """Nothing is held that Spark would have to free."""
 
-    def _lane(self, name: str) -> Lane:
-        """The lane as Spark's state says it; without one, as the database does."""
-        known = _lanes.get((self._plan.log_id, name))
-        position = self._position.get()
-        if position is not None and known is not None and known.position == position[0]:
+    def _lane(self, name: str, first: int) -> Lane:
+        """The lane as it is before offset ``first``: this worker's, or as Spark's state or else the database says it.
+
+        It is out of `_lanes` until its batch is done: one that failed on the way is not used again.
+        """
+        known = _lanes.pop((self._plan.query, name), None)
+        if known is not None and known.position == first:
             return known
-        for other in [key for key in _lanes if key[0] != self._plan.log_id]:
+        for other in [key for key in _lanes if key[0] != self._plan.query]:
             del _lanes[other]  # of a query that is over
         lane = Lane(name, self._plan.parts, self._plan.channels, self._plan.confirmed_only)
-        if position is None:
+        state = self._state.get()
+        if state is None:
             lane.begin(_start(self._plan, name))
         else:
-            state = self._state.get()
-            assert state is not None, f"lane {name} has a position and no state"
             lane.load(_STATE.decode(bytes(state[0])))
-        _lanes[self._plan.log_id, name] = lane
         return lane
+
+
+@cache
+def _settle() -> None:
+    """Once in a worker, when all is loaded. Spark collects garbage after every task, and looked at it all: 90 ms."""
+    gc.collect()
+    gc.freeze()
 
 
 def _start(plan: LanePlan, lane: str) -> Start:
@@ -160,7 +185,7 @@ class Job:
         ``once``: end when all that is there now is computed.
         """
         self._session = session
-        self._plan = plan
+        self._plan = replace(plan, query=uuid.uuid4().hex)
         self._checkpoint = checkpoint
         self._starting = starting
         self._batch_records_max = batch_records_max
