@@ -154,10 +154,14 @@ async def run(
                 process.send_signal(signal.SIGKILL)
                 killed += 1
                 await process.wait()
-            process = await _start(command, _plan(dsn, f"http://127.0.0.1:{port}/last"))
+            process = await _start(command, _plan(dsn, f"http://127.0.0.1:{port}/last"), asyncio.subprocess.PIPE)
+            assert process.stdout is not None
+            await asyncio.wait_for(process.stdout.readline(), 240)  # it is there, and can be told
+            reading = asyncio.create_task(process.stdout.read())
             await _settled(dsn, patience_s)
             process.terminate()
-            assert await asyncio.wait_for(process.wait(), 30) == 0, "it ends in good order when it is told to"
+            assert await asyncio.wait_for(process.wait(), 120) == 0, "it ends in good order when it is told to"
+            await reading
     twice = {key: lines for key, lines in receiver.accepted.items() if len(lines) > 1}
     return Run(
         lost=[key for key in ids if key not in receiver.accepted],
@@ -191,9 +195,11 @@ def _write(dsn: Dsn, alerts: int) -> list[str]:
     return [n.id for n in made]
 
 
-async def _start(command: list[str], plan: Plan) -> asyncio.subprocess.Process:
+async def _start(
+    command: list[str], plan: Plan, stdout: int = asyncio.subprocess.DEVNULL
+) -> asyncio.subprocess.Process:
     process = await asyncio.create_subprocess_exec(
-        *command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL
+        *command, stdin=asyncio.subprocess.PIPE, stdout=stdout, stderr=asyncio.subprocess.DEVNULL
     )
     assert process.stdin is not None
     process.stdin.write(msgspec.json.encode(plan) + b"\n")
@@ -240,5 +246,5 @@ async def test_a_thousand_alerts_and_twenty_kills(postgres: Dsn) -> None:
 
 
 async def test_canary_a_sender_that_marks_before_it_sends_is_found_out(postgres: Dsn) -> None:
-    found = await run(postgres, 100, 4, [sys.executable, "-c", MARKS_FIRST], seed=7, down_s=4.0, patience_s=60)
+    found = await run(postgres, 100, 4, [sys.executable, "-c", MARKS_FIRST], seed=7, down_s=4.0, patience_s=300)
     assert found.lost != []
