@@ -24,9 +24,11 @@ from tapewatch.feed.protocol import ACK_LIMIT_NS
 from tapewatch.feed.queue import FrameQueue, Item
 from tapewatch.feed.wire import STABLE_NS, Phase, WireSession
 from tapewatch.records import Batch, Gap, Kind, Market, Tables
+from virtual_time import run_virtual
 
 TOPICS = ["matches.BTC-USD", "matches.ETH-EUR"]
-DEADLINE_S = 10.0
+DEADLINE_S = 600.0
+NOW_NS = 1_795_701_900_000_000_000  # 14:05:00
 
 
 def match(trade_id: int, *, product: str = "BTC-USD", kind: str = "match", second: float = 20.0, **other: Any) -> bytes:
@@ -236,11 +238,11 @@ def run_client(coinbase: Coinbase, until: Callable[[list[Item]], bool], topics: 
     async def main() -> list[Item]:
         items: list[Item] = []
         queue = FrameQueue()
-        async with serve(coinbase, "127.0.0.1", 0, close_timeout=0.2) as server:
+        async with serve(coinbase, "127.0.0.1", 0, close_timeout=0.2, ping_interval=None) as server:
             url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
             client = FeedClient(
                 Market.CRYPTO, url, "", topics, CoinbaseSink(queue), session=CoinbaseSession,
-                sleep=lambda seconds: asyncio.sleep(0),
+                clock_ns=lambda: NOW_NS, sleep=lambda seconds: asyncio.sleep(0.01),
             )  # fmt: skip
             running = asyncio.create_task(client.run())
             async with asyncio.timeout(DEADLINE_S):
@@ -252,7 +254,7 @@ def run_client(coinbase: Coinbase, until: Callable[[list[Item]], bool], topics: 
             await client.stop()
         return items
 
-    return asyncio.run(main())
+    return run_virtual(main())
 
 
 def records(items: list[Item]) -> tuple[Batch, list[Gap]]:

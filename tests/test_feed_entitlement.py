@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from typing import Any
 
 import pytest
 from websockets.asyncio.server import ServerConnection, serve
 
-from tapewatch.feed import entitlement
 from tapewatch.feed.endings import Cause, Ending, ending
 from tapewatch.feed.entitlement import Answer, Entitlement, Host, ask, choose, find
 from tapewatch.records import Market
 from tapewatch.settings import DELAYED_PLAN_MS
+from virtual_time import run_virtual
 
-DEADLINE_S = 15.0
 REAL_TIME, DELAYED = Host("real"), Host("delayed", DELAYED_PLAN_MS)
 REFUSED = ending(Cause.AUTH_FAILED, "Your plan doesn't include websocket access.")
 AWAY = ending(Cause.UNREACHABLE, "no route")
@@ -61,12 +59,6 @@ def test_a_host_that_is_away_may_allow_more_so_bars_are_not_settled_for() -> Non
     found = choose(Market.STOCKS, [Answer(REAL_TIME, (), AWAY), Answer(DELAYED, ("T",))])
     assert isinstance(found, Entitlement)
     assert choose(Market.STOCKS, [Answer(REAL_TIME, (), REFUSED), Answer(DELAYED, (), AWAY)]) is AWAY
-
-
-@pytest.fixture
-def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server that has answered has nothing to add: it is on this machine."""
-    monkeypatch.setattr(entitlement, "QUIET_S", 0.2)
 
 
 # --- asking --------------------------------------------------------------------------------------------------------
@@ -121,10 +113,9 @@ def with_hosts(*plans: Plan, market: Market = Market.STOCKS, symbol: str = "AAPL
                 server = await stack.enter_async_context(serve(plan, "127.0.0.1", 0))
                 url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
                 hosts.append(Host(url, number * DELAYED_PLAN_MS))
-            async with asyncio.timeout(DEADLINE_S):
-                return await find(market, hosts, "secret", symbol)
+            return await find(market, hosts, "secret", symbol)
 
-    return asyncio.run(main())
+    return run_virtual(main())
 
 
 @pytest.mark.parametrize("one_by_one", [False, True])
@@ -138,14 +129,12 @@ def test_a_real_time_plan_needs_one_host(one_by_one: bool) -> None:
     assert first.closed == [1000], "so that the place is free for the feed"
 
 
-@pytest.mark.slow
 def test_a_delayed_plan_is_found_on_the_second_host() -> None:
     found = with_hosts(Plan(), Plan("T", "A", "AM"))
     assert isinstance(found, Entitlement)
     assert (found.channel, found.host.delay_ms) == ("T", DELAYED_PLAN_MS)
 
 
-@pytest.mark.usefixtures("hasty")
 def test_a_plan_of_bars_falls_back_to_second_bars_and_then_to_minute_bars() -> None:
     found = with_hosts(Plan(), Plan("A", "AM"))
     assert isinstance(found, Entitlement)
@@ -163,7 +152,6 @@ def test_no_plan_is_a_refusal_for_good() -> None:
     assert "Your plan" in found.sentence
 
 
-@pytest.mark.usefixtures("hasty")
 def test_other_markets_are_asked_by_their_own_names() -> None:
     plan = Plan("XT")
     found = with_hosts(plan, market=Market.CRYPTO, symbol="BTC")
@@ -175,20 +163,12 @@ def test_other_markets_are_asked_by_their_own_names() -> None:
 
 
 def test_a_host_that_cannot_be_reached_is_a_passing_reason() -> None:
-    async def scene() -> None:
-        answer = await ask(Market.STOCKS, Host("ws://127.0.0.1:1"), "secret", "AAPL")
-        assert answer.ended is not None
-        assert (answer.allowed, answer.ended.cause, answer.ended.fatal) == ((), Cause.REFUSED, False)
-
-    _run(scene())
+    answer = asyncio.run(ask(Market.STOCKS, Host("ws://127.0.0.1:1"), "secret", "AAPL"))
+    assert answer.ended is not None
+    assert (answer.allowed, answer.ended.cause, answer.ended.fatal) == ((), Cause.REFUSED, False)
 
 
-@pytest.mark.slow
 def test_a_host_that_does_not_answer_is_given_up_in_time() -> None:
     found = with_hosts(Plan("T", mute=True))
     assert isinstance(found, Ending)
     assert (found.cause, found.fatal) == (Cause.NO_ACK, False)
-
-
-def _run(scene: Coroutine[Any, Any, None]) -> None:
-    asyncio.run(scene)

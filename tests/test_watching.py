@@ -17,8 +17,10 @@ from tapewatch.feed.wire import Phase
 from tapewatch.profiles.watching import Watching
 from tapewatch.profiles.watchlist import Watchlist
 from tapewatch.records import Market
+from virtual_time import run_virtual
 
-DEADLINE_S = 10.0
+DEADLINE_S = 600.0
+"""In leaping time (`virtual_time.py`)."""
 
 
 class FakeClient(FeedClient):
@@ -114,7 +116,7 @@ def play(folder: Path, scene: Callable[[Pipeline], Coroutine[Any, Any, None]], *
         assert pipeline.bugs == []
         return pipeline
 
-    return asyncio.run(main())
+    return run_virtual(main())
 
 
 def test_history_comes_before_the_subscription_and_once_more_after_the_answer(tmp_path: Path) -> None:
@@ -266,4 +268,4 @@ def test_a_bug_is_told(tmp_path: Path) -> None:
                 await asyncio.sleep(0.002)
         assert str(pipeline.bugs[0]) == "a bug"
 
-    asyncio.run(main())
+    run_virtual(main())
