@@ -31,6 +31,7 @@ from virtual_time import run_virtual
 
 T0 = 1_763_658_000_000_000_000  # 2025-11-20 12:00 in New York
 SECOND = 1_000_000_000
+DEADLINE_S = 120.0
 
 
 def key_of_stock(trade: Any) -> tuple[Any, ...]:
@@ -79,7 +80,7 @@ async def collect(
         while len(simulator._audiences()) < 1:
             await asyncio.sleep(0.001)
         now_ns += seconds * SECOND
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(DEADLINE_S):
             await enough.wait()
         await client.close()
         await running
@@ -126,7 +127,7 @@ def test_a_bad_key_is_an_authentication_error() -> None:
         async with Simulator(SeededMarket(1, 4), options) as simulator:
             feed = f"127.0.0.1:{simulator.port}"
             client = WebSocketClient(api_key="key", feed=feed, market="stocks", secure=False, subscriptions=["T.A"])
-            await asyncio.wait_for(client.connect(print, proxy=None), 60)
+            await asyncio.wait_for(client.connect(print, proxy=None), DEADLINE_S)
 
     with pytest.raises(AuthError, match="authentication failed"):
         asyncio.run(connect())
@@ -137,7 +138,13 @@ def test_rest_pages_the_same_trades() -> None:
 
     async def listed(ticker: str, **arguments: Any) -> list[Any]:
         async with Simulator(market, clock=lambda: T0) as simulator:
-            client = RESTClient("key", base=f"http://127.0.0.1:{simulator.port}", retries=0)
+            client = RESTClient(
+                "key",
+                base=f"http://127.0.0.1:{simulator.port}",
+                retries=0,
+                connect_timeout=DEADLINE_S,
+                read_timeout=DEADLINE_S,
+            )
             return await asyncio.to_thread(lambda: list(client.list_trades(ticker, **arguments)))
 
     from_ns = T0 - 120 * SECOND
