@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+from threading import Lock, Thread
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -23,14 +23,16 @@ class Server:
 
     @contextmanager
     def running(self) -> Iterator[Server]:
-        outer = self
+        outer, counting = self, Lock()
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 parts = urlsplit(self.path)
                 query = {name: values[0] for name, values in parse_qs(parts.query).items()}
-                outer.asked.append((parts.path, query, self.headers["Authorization"]))
-                status, headers, body = outer.reply(parts.path, query, len(outer.asked))
+                with counting:
+                    outer.asked.append((parts.path, query, self.headers["Authorization"]))
+                    number = len(outer.asked)
+                status, headers, body = outer.reply(parts.path, query, number)
                 data = body if isinstance(body, bytes) else json.dumps(body).encode()
                 self.send_response(status)
                 for name, value in {"Content-Length": str(len(data)), **headers}.items():

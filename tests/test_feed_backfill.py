@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -33,6 +34,8 @@ class Client:
         self.waits: list[float] = []
         self.now_s = 1_000.0
         self.refused: dict[Refused, int] = {}
+        self.calls: Callable[[], int] = lambda: 0
+        """Requests that the `History` has made so far."""
         self.options = {"pace": Pace(calls_per_minute, lambda: self.now_s), "sleep": self._sleep} | options
 
     async def _sleep(self, seconds: float) -> None:
@@ -42,6 +45,7 @@ class Client:
     def run(self, server: Server, ask: Callable[[History], Any]) -> Any:
         async def main() -> Any:
             async with History(server.url, "secret", clock_ns=lambda: NOW_NS, **self.options) as history:
+                self.calls = lambda: history.rest.calls
                 try:
                     return await ask(history)
                 finally:
@@ -155,16 +159,15 @@ def test_answers_that_cannot_be_used(status: int, body: Any, error: type[Excepti
 
 def test_a_server_that_is_not_there() -> None:
     client = Client()
-    server = one_page()
-    with server.running():
-        gone = server.url
 
-    async def main() -> None:
-        async with History(gone, "k", **client.options) as history:
+    async def main(url: str) -> None:
+        async with History(url, "k", **client.options) as history:
             await history.trades(client.decoder, "AAPL", 0, 1, [], float("inf"))
 
-    with pytest.raises(FeedError, match=r"cannot be had from 127\.0\.0\.1 after 5 attempts"):
-        asyncio.run(main())
+    with socket.socket() as deaf:  # which keeps the port, and does not listen
+        deaf.bind(("127.0.0.1", 0))
+        with pytest.raises(FeedError, match=r"cannot be had from 127\.0\.0\.1 after 5 attempts"):
+            asyncio.run(main(f"http://127.0.0.1:{deaf.getsockname()[1]}"))
     assert client.waits == [0.5, 1.0, 2.0, 4.0]
 
 
@@ -223,8 +226,16 @@ def test_a_wrong_key_fills_nothing_and_is_said() -> None:
 
 
 def test_five_calls_a_minute_are_never_exceeded_and_a_deadline_ends_the_waiting() -> None:
-    client = Client(calls_per_minute=5)
     times: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        """The clock goes on when all that was sent before is noted, and is moved by the longest of all who wait."""
+        due_s = client.now_s + seconds
+        while len(times) < client.calls():
+            await asyncio.sleep(0.001)
+        client.now_s = max(client.now_s, due_s)
+
+    client = Client(calls_per_minute=5, sleep=sleep)
 
     def reply(path: str, query: dict[str, str], number: int) -> Answer:
         times.append(client.now_s)
