@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -176,10 +176,11 @@ def test_a_newer_table_is_kept_and_an_older_or_damaged_one_is_not_used(tmp_path:
 def test_it_is_asked_for_once_a_day_and_an_answer_that_is_none_changes_nothing(tmp_path: Path) -> None:
     answers: list[Answer] = [(200, {}, {"results": wire_rows(c72=NEW)})]
     server = Server(lambda *_: answers[-1])
+    now_ns = int(datetime(2030, 1, 1, 23, 59, tzinfo=UTC).timestamp()) * 10**9
 
     async def ask(known: ConditionTable) -> ConditionTable:
         async with Rest(server.url, "k") as rest:
-            return await refresh_conditions(rest, tmp_path, known)
+            return await refresh_conditions(rest, tmp_path, known, clock_ns=lambda: now_ns)
 
     with server.running():
         table = asyncio.run(ask(built_in()))
@@ -191,6 +192,9 @@ def test_it_is_asked_for_once_a_day_and_an_answer_that_is_none_changes_nothing(t
         )  # fmt: skip
         assert asyncio.run(ask(table)) is table
         assert len(server.asked) == 1, "of today already"
+        now_ns += 60 * 10**9
+        table = asyncio.run(ask(table))
+        assert (table.date, len(server.asked)) == ("2030-01-02", 2)
         answers.append((200, {}, {"results": wire_rows()[:10]}))
         with pytest.raises(ValueError, match="10 codes"):
             asyncio.run(ask(built_in()))

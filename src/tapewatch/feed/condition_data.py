@@ -9,6 +9,8 @@ The newer one holds, for the trades that come from then on: what was logged keep
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Callable
 from datetime import UTC, date, datetime
 from importlib.resources import files
 from pathlib import Path
@@ -62,13 +64,15 @@ def load_conditions(folder: Path) -> ConditionTable:
     return kept if kept.date >= ours.date else ours
 
 
-async def refresh_conditions(rest: Rest, folder: Path, known: ConditionTable) -> ConditionTable:
-    """Ask the exchange for today's table and keep it in ``folder``; ``known`` where it has one of today.
+async def refresh_conditions(
+    rest: Rest, folder: Path, known: ConditionTable, *, clock_ns: Callable[[], int] = time.time_ns
+) -> ConditionTable:
+    """Ask the exchange for today's table and keep it in ``folder``; ``known`` where that is one of today.
 
     Raises:
         FeedError: no answer, or none that is a table.
     """
-    today = datetime.now(UTC).date().isoformat()
+    today = datetime.fromtimestamp(clock_ns() // 1_000_000_000, UTC).date().isoformat()
     if known.date >= today:
         return known
     rows: list[dict[str, Any]] = []
