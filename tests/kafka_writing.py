@@ -21,7 +21,10 @@ def main(servers: str, topic: str) -> None:
     tables = Tables()
     symbols = [tables.symbols.index(f"S{i}") for i in range(40)]
     log = KafkaLogWriter.open(
-        KafkaPlace(servers, topic, 3), tables, origin=Origin.LIVE, codec=Codec(wire_symbol, market_of)
+        KafkaPlace(servers, topic, 3, deadline_ms=60_000),
+        tables,
+        origin=Origin.LIVE,
+        codec=Codec(wire_symbol, market_of),
     )
     start = 0
     while True:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -31,11 +30,11 @@ from tapewatch.errors import InputError, MachineError
 from tapewatch.feed.capture import PIECES, Capture, CaptureFolder, CapturingSink, OneFile
 from tapewatch.feed.queue import Frame, FrameQueue, GapEnd, Item, TickDue, Wanted
 from tapewatch.records import Market, Origin
+from waiting import WAIT_S, until
 
 HEAD = Head(source="massive", origin=Origin.LIVE, started_ns=0, feeds={"stocks": FeedHead(topics=["T.*"])})
 GAP = GapEnd(Market.STOCKS, 5, "cut", ("AAPL",), 6, from_ms=1)
 TICK = TickDue(Market.STOCKS, 1_000, 7)
-DEADLINE_S = 20.0
 
 
 def frame(number: int, size: int = 10) -> Frame:
@@ -47,13 +46,6 @@ def lines(path: Path) -> list[Line]:
     found = list(reader)
     assert reader.stopped == ""
     return found
-
-
-def until(happened: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while not happened():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.01)
 
 
 @contextmanager
@@ -137,7 +129,7 @@ def test_by_itself_it_holds_the_sender_back_instead(tmp_path: Path) -> None:
         for number in range(20):
             while not sink.put(frame(number)):
                 waits += 1
-                async with asyncio.timeout(DEADLINE_S):
+                async with asyncio.timeout(WAIT_S):
                     await sink.wait_room()
         return waits
 
@@ -147,7 +139,7 @@ def test_by_itself_it_holds_the_sender_back_instead(tmp_path: Path) -> None:
 
 
 def test_nobody_waits_for_room_that_is_there(tmp_path: Path) -> None:
-    asyncio.run(asyncio.wait_for(Capture(HEAD, OneFile(tmp_path / "a.gz")).wait_room(), DEADLINE_S))
+    asyncio.run(asyncio.wait_for(Capture(HEAD, OneFile(tmp_path / "a.gz")).wait_room(), WAIT_S))
 
 
 def test_a_folder_is_cut_into_files_that_are_one_capture_together(tmp_path: Path) -> None:
@@ -185,8 +177,8 @@ def test_a_folder_that_cannot_be_used_is_said(tmp_path: Path) -> None:
 def test_a_nearly_full_disk_pauses_a_capture_and_is_said(tmp_path: Path) -> None:
     place = CaptureFolder(tmp_path, 10**9)
     capture = Capture(HEAD, place, disk_free_min=2**62, flush_s=0.05)
+    capture.note(frame(1))
     with captured(capture):
-        capture.note(frame(1))
         until(lambda: capture.problem != "")
         assert f"Nothing is captured: the disk of {tmp_path} has only" in capture.problem
         capture._disk_free_min = 0

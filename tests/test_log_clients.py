@@ -14,9 +14,10 @@ from tapewatch.log.clients import LOST_LOOKS, BrokersKnown, KafkaPlace, new_prod
 from tapewatch.log.kafka import KafkaLogWriter, ensure_topic, open_lanes
 from tapewatch.log.rejected import RejectedWriter
 from tapewatch.records import Batch, Tables
-from test_log_kafka import T0, Appending, messages, tick, trades, until, writing
+from test_log_kafka import T0, Appending, messages, tick, trades, writing
+from waiting import until
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 def statistics(*sources: str) -> str:
@@ -83,7 +84,7 @@ def test_its_successor_writes_the_rest_of_the_batch(kafka_place: KafkaPlace, wri
         lost = new_producer(kafka_place, lambda error: None, BrokersKnown())
         for key, value, lane in [*log._messages(batch)][:written]:
             lost.produce(kafka_place.topic, value, key, lane)
-        assert lost.flush(20) == 0
+        assert lost.flush(60) == 0
         lose_brokers(log)
         log.append(batch)
         assert not log._known.are_lost
@@ -128,5 +129,5 @@ def test_a_reader_that_was_not_answered_asks_next_by_a_new_client(kafka_place: K
             with pytest.raises(LogUnavailable):
                 reader.ends()
             reader._client["bootstrap.servers"] = kafka_place.servers
-        reader._deadline_s = 10
+        reader._deadline_s = 60
         assert reader.ends() == {0: 0, 1: 0, 2: 0}

@@ -29,8 +29,9 @@ from tapewatch.log.messages import encode_messages
 from tapewatch.metrics import KAFKA_QUEUE_FULL
 from tapewatch.profiles.broker import Broker
 from tapewatch.records import Batch, Gap, GapState, Kind, Market, Origin, Tables
+from waiting import WAIT_S, until
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 CODEC = Codec(wire_symbol, market_of)
 T0 = 1_763_658_000_000
@@ -70,12 +71,12 @@ def messages(place: KafkaPlace, topic: str = "") -> dict[int, list[Message]]:
     """All of a topic, by lane, in order."""
     topic = topic or place.topic
     reader = Consumer({"bootstrap.servers": place.servers, "group.id": "test", "enable.partition.eof": True})
-    lanes = list(reader.list_topics(topic, timeout=10).topics[topic].partitions)
+    lanes = list(reader.list_topics(topic, timeout=60).topics[topic].partitions)
     reader.assign([TopicPartition(topic, lane, 0) for lane in lanes])
     found: dict[int, list[Message]] = {lane: [] for lane in lanes}
     ended = 0
     while ended < len(lanes):
-        message = reader.poll(20)
+        message = reader.poll(60)
         assert message is not None, "nothing comes any more"
         if message.error():
             ended += 1
@@ -225,7 +226,7 @@ def test_a_topic_made_anew_is_another_log(kafka_place: KafkaPlace) -> None:
     before = ensure_topic(kafka_place).log_id
     admin = AdminClient({"bootstrap.servers": kafka_place.servers})
     admin.delete_topics([kafka_place.topic])[kafka_place.topic].result()
-    until(lambda: kafka_place.topic not in admin.list_topics(timeout=10).topics)  # the broker forgets it a little later
+    until(lambda: kafka_place.topic not in admin.list_topics(timeout=60).topics)  # the broker forgets it a little later
     assert ensure_topic(kafka_place).log_id != before
 
 
@@ -277,7 +278,7 @@ class Appending:
 
     def wait(self, condition: Callable[[], bool]) -> None:
         with self._changed:
-            assert self._changed.wait_for(condition, 60)
+            assert self._changed.wait_for(condition, WAIT_S)
 
     def stop(self) -> None:
         self._stop = True
@@ -329,16 +330,6 @@ def own_broker(tmp_path: Path) -> Iterator[Broker]:
     broker.start()
     yield broker
     broker.stop()
-
-
-def until(condition: Callable[[], bool], seconds: float = 30) -> None:
-    """Wait for what nobody tells of."""
-    waiting = threading.Event()
-    for _ in range(int(seconds / 0.02)):
-        if condition():
-            return
-        waiting.wait(0.02)
-    raise AssertionError("it did not happen")
 
 
 def test_a_broker_that_is_killed_and_comes_back_loses_and_doubles_nothing(own_broker: Broker) -> None:

@@ -9,7 +9,7 @@ from tapewatch.log.kafka import KafkaPlace, ensure_topic
 from tapewatch.log.rejected import RejectedWriter
 from test_log_kafka import messages
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 def test_rejected_messages_are_kept_as_they_were_with_their_reason(kafka_place: KafkaPlace) -> None:
