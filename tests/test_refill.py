@@ -222,7 +222,7 @@ def test_symbols_made_warm_come_before_their_first_trade() -> None:
         batch = Decoder(r.tables).decode_events(STOCKS, [event(7, NOW_MS - MINUTE, symbol="MSFT")], 10**18).batch
         found = Found(STOCKS, ("MSFT",), NOW_MS - 2 * MINUTE, NOW_MS, Fill(batch))
         r.recorder.offer(found)
-        assert found.recorded.wait(20)
+        assert found.recorded.wait(120)
         r.frame(event(8, NOW_MS + 1, symbol="MSFT"))
         r.log.wait_for(lambda: "8" in r.log.lines())
     assert [word for word in r.log.lines() if word != "1"] == ["asked", "7", "8"]
