@@ -89,7 +89,7 @@ class Receiver:
         if self.is_down:
             return await self._wrong("500", writer)
         kinds = ["hang", "drip", "redirect", "429", "close", "garbage", "ok"]
-        kind = self.chance.choices(kinds, [4, 4, 8, 3, 12, 6, 963])[0]
+        kind = self.chance.choices(kinds, [2, 2, 8, 3, 12, 6, 967])[0]
         if kind != "ok":
             return await self._wrong(kind, writer)
         await answer(200)(writer)
@@ -183,7 +183,7 @@ def _plan(dsn: Dsn, url: str) -> Plan:
         limit=Rate(500, 1_000),
     )
     return Plan(
-        conninfo=dsn.conninfo, channels=[channel], attempts_max=40, news_age_ms=10**12, deadline_s=3.0,
+        conninfo=dsn.conninfo, channels=[channel], attempts_max=40, news_age_ms=10**12, deadline_s=8.0,
         first_backoff_s=0.2,
     )  # fmt: skip
 
