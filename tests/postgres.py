@@ -9,11 +9,9 @@ test those of the one before have ended (`none_left`), and a test that ends one 
 
 from __future__ import annotations
 
-import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from types import ModuleType
 
 import psycopg
@@ -52,14 +50,6 @@ WAITS: tuple[tuple[ModuleType, str], ...] = (
 )
 """How long the program waits for a database that may be away. This one is there, only slow on a busy machine."""
 WAIT_S = 60
-
-
-@contextmanager
-def nobody() -> Iterator[int]:
-    """A port on which nobody listens, and nobody else can begin to."""
-    with socket.socket() as bound:
-        bound.bind(("127.0.0.1", 0))
-        yield bound.getsockname()[1]
 
 
 def end_sessions(dsn: Dsn, name: str) -> None:

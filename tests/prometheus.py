@@ -7,10 +7,7 @@ with Prometheus(tmp_path, {"tapewatch": ["127.0.0.1:8787"]}) as prometheus:
 
 from __future__ import annotations
 
-import contextlib
 import json
-import random
-import socket
 import subprocess
 from pathlib import Path
 from typing import Any, Self
@@ -18,21 +15,13 @@ from typing import Any, Self
 import httpx
 
 from pipeline_runs import ANSWER_S, until
+from tapewatch.ports import free_port
 
 ROOT = Path(__file__).parent.parent
 RULES = ROOT / "deploy" / "prometheus" / "rules.yml"
 BEGIN_S = 180.0
 SCRAPE_S = 5
 """A scrape that takes longer on a busy machine would make all values vanish until the next."""
-
-
-def free_port() -> int:
-    """Below the ports that systems give to whoever asks for any, so that it is still free when it is used."""
-    while True:
-        port = random.SystemRandom().randrange(12_000, 32_000)
-        with socket.socket() as one, contextlib.suppress(OSError):
-            one.bind(("127.0.0.1", port))
-            return port
 
 
 class Prometheus:

@@ -17,11 +17,12 @@ import pytest
 from pipeline_runs import until
 from tapewatch.errors import MachineError, SettingsError
 from tapewatch.log.kafka import KafkaPlace, ensure_topic
+from tapewatch.ports import free_port
 from tapewatch.profiles import broker, jars
 from tapewatch.profiles.broker import Broker
 from tapewatch.profiles.cluster import Cluster, Part
 from tapewatch.profiles.jars import ensure_jars
-from tapewatch.profiles.processes import end, find, free_port, spawn
+from tapewatch.profiles.processes import end, find, spawn
 from tapewatch.settings import Settings, load_settings
 
 WITHIN_S = 180.0
@@ -326,8 +327,3 @@ def test_another_process_with_the_same_number_is_left_alone(tmp_path: Path) -> N
     entry.write_text(f'{{"pid":{os.getpid()},"started":1.0}}')
     assert find(entry) is None
     assert not end(entry)
-
-
-def test_a_free_port_is_the_wanted_one_where_it_is_free() -> None:
-    port = free_port()
-    assert free_port(port) == port

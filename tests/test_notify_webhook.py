@@ -15,7 +15,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from notify_parts import START, Clock, MemoryOutbox, Respond, Row, answer, endpoint, message, outlets
-from postgres import nobody
+from ports import held_port
 from tapewatch import __version__
 from tapewatch.notify.addresses import Unfit
 from tapewatch.notify.posting import pause_s
@@ -169,7 +169,7 @@ async def test_nonsense_is_a_failure_and_no_crash(respond: Respond) -> None:
 
 
 async def test_nobody_listens() -> None:
-    with nobody() as port:
+    with held_port() as port:
         assert (await post(f"http://127.0.0.1:{port}/")).error.startswith("127.0.0.1: ConnectError: ")
 
 

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from psycopg import sql
 
-from postgres import nobody
+from ports import held_port
 from tapewatch.errors import StoreError, StoreUnavailable
 from tapewatch.settings import load_settings
 from tapewatch.store import arrays
@@ -51,7 +51,7 @@ def test_each_refusal_says_what_to_do(postgres_server: EmbeddedPostgres) -> None
 
 def test_nobody_there_is_unavailable(postgres_server: EmbeddedPostgres) -> None:
     dsn = postgres_server.dsn
-    with nobody() as port:
+    with held_port() as port:
         said = f"Cannot reach the database at 127.0.0.1:{port}/stockdb: .*refused"
         refused(replace(dsn, port=port), StoreUnavailable, said)
     refused(replace(dsn, host="no.such.invalid"), StoreUnavailable, "Cannot reach .*no.such.invalid")

@@ -15,7 +15,8 @@ import numpy as np
 import psycopg
 import pytest
 
-from postgres import end_sessions, nobody
+from ports import held_port
+from postgres import end_sessions
 from store_rows import MINUTE, START, alert, bar, changes, gap, latest, notification, quality, window
 from tapewatch.errors import StoreError, StoreUnavailable
 from tapewatch.records import AlertStatus, Changes, Market, Origin
@@ -313,7 +314,7 @@ def test_connections_that_died_are_replaced_at_once(store: Store) -> None:
 @pytest.mark.slow
 def test_a_database_that_is_down_or_silent_is_told(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()  # the program's own patience
-    with socket.create_server(("127.0.0.1", 0), backlog=1) as silent, nobody() as free:
+    with socket.create_server(("127.0.0.1", 0), backlog=1) as silent, held_port() as free:
         for port, reason in (
             (silent.getsockname()[1], "did not take our connection within 1 s"),
             (free, "Connection refused"),

@@ -20,7 +20,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from psycopg import sql
 
-from postgres import end_sessions, nobody
+from ports import held_port
+from postgres import end_sessions
 from store_rows import MINUTE, START, alert, bar, changes, gap, latest, notification, quality, window
 from tapewatch.errors import StoreMismatch, StoreUnavailable
 from tapewatch.records import AlertStatus, Market, Origin
@@ -418,7 +419,10 @@ def test_a_held_lock_ends_as_unavailable_and_the_commit_can_be_repeated(writer: 
 
 
 def test_a_server_that_is_gone_is_unavailable(postgres: Dsn) -> None:
-    with nobody() as port, pytest.raises(StoreUnavailable, match=rf"Cannot reach the database at 127\.0\.0\.1:{port}/"):
+    with (
+        held_port() as port,
+        pytest.raises(StoreUnavailable, match=rf"Cannot reach the database at 127\.0\.0\.1:{port}/"),
+    ):
         StoreWriter.connect(replace(postgres, port=port).conninfo)
 
 

@@ -18,8 +18,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from tapewatch.ports import free_port
 from tapewatch.store.connect import Dsn
-from tapewatch.store.embedded import _free_port
 from tapewatch.store.launch import Runner, Server
 
 USUAL = ("/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin", "/usr/local/pgsql/bin", "/opt/homebrew/opt/postgresql@*/bin")
@@ -70,7 +70,7 @@ def timescale_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dsn]:
     command += ["--locale=C.UTF-8", "--no-sync"]
     done = subprocess.run(runner.command(command), cwd="/", capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    port = _free_port(0)
+    port = free_port()
     settings = [part for pair in (SETTINGS | {"port": str(port)}).items() for part in ("-c", "=".join(pair))]
     server = Server(
         runner.command([programs / "postgres", "-D", cluster, *settings], ends_with_us=True), folder / "log"

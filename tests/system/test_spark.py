@@ -22,8 +22,8 @@ from confluent_kafka.admin import AdminClient
 from prometheus_client.parser import text_string_to_metric_families
 
 from pipeline_runs import ANSWER_S, until
-from prometheus import free_port
 from spark_runs import TOPIC, WITHIN_S, Cluster, messages
+from tapewatch.ports import free_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3_600)]
 

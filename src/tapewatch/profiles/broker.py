@@ -26,8 +26,9 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 from tapewatch.errors import MachineError
+from tapewatch.ports import free_port
 from tapewatch.profiles.jars import ensure_jars, java
-from tapewatch.profiles.processes import end, find, free_port, spawn
+from tapewatch.profiles.processes import end, find, spawn
 
 __all__ = ["Broker"]
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import shutil
 import signal
-import socket
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,7 +19,7 @@ import psutil
 
 from tapewatch.errors import MachineError
 
-__all__ = ["Entry", "end", "find", "forget", "free_port", "spawn"]
+__all__ = ["Entry", "end", "find", "forget", "spawn"]
 
 _END_S: Final = 30.0
 LOG_BYTES_MAX: Final = 5_000_000
@@ -107,17 +106,6 @@ def end(entry: Path, number: signal.Signals = signal.SIGTERM, seconds: float = _
 def forget(entry: Path) -> None:
     """The process is over."""
     entry.unlink(missing_ok=True)
-
-
-def free_port(wanted: int = 0) -> int:
-    """``wanted`` if it is free on loopback, else one that is."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", wanted))
-        except OSError:
-            probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _started(pid: int) -> float:

@@ -13,9 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import random
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -30,6 +28,7 @@ import psycopg
 from psycopg import sql
 
 from tapewatch.errors import MachineError
+from tapewatch.ports import free_port
 from tapewatch.settings import STATEMENT_TIMEOUT_MS
 from tapewatch.store.cluster import (
     READER,
@@ -50,8 +49,6 @@ START_S_MAX: Final = 60.0
 """From starting the server to its first answer; long after a crash, when it repeats its journal."""
 _POLL_S: Final = 0.02
 _PORT_TRIES: Final = 3
-_PORTS: Final = range(20_000, 32_000)
-"""Below those that a system gives to connections that go out: one could take the port of a server that restarts."""
 _SINCE_18: Final = ("autovacuum_worker_slots", "io_method")
 _SETTINGS: Final = {
     # few processes: it shares a small machine with us
@@ -239,7 +236,7 @@ class EmbeddedPostgres:
         files.rotate_log()
         tries, deadline = 0, time.monotonic() + START_S_MAX
         while tries < _PORT_TRIES:
-            self._identity.port = _free_port(self._identity.port)
+            self._identity.port = free_port(self._identity.port)
             settings = (_SETTINGS if self._programs is None else _TIMESCALE) | {
                 "shared_buffers": f"{_buffers_mb(psutil.virtual_memory().total)}MB",
                 "port": str(self._identity.port),
@@ -353,16 +350,6 @@ def _sentences(data_dir: Path) -> Iterator[None]:
             f"Cannot keep the database in {data_dir}: {error.strerror} ({named}); make room or rights, or choose "
             "another DATA_DIR."
         ) from error
-
-
-def _free_port(wanted: int) -> int:
-    """``wanted`` if it is free, else one that is."""
-    for port in (*([wanted] if wanted else []), *random.sample(_PORTS, 50), 0):
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(("127.0.0.1", port))
-            return int(probe.getsockname()[1])
-    raise MachineError("There is no free port on this machine for a database of our own.")
 
 
 def _end(process: psutil.Process) -> bool:
