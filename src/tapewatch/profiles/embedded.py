@@ -31,6 +31,7 @@ from tapewatch.profiles.status import StatusBoard
 from tapewatch.profiles.tail import Tail
 from tapewatch.records import Batch, Changes, Notification, Origin, Tables
 from tapewatch.settings import Settings
+from tapewatch.spare import give_back
 from tapewatch.store.connect import conninfo
 from tapewatch.store.embedded import EmbeddedPostgres
 from tapewatch.store.writer import StoreWriter
@@ -38,6 +39,8 @@ from tapewatch.store.writer import StoreWriter
 __all__ = ["run_pipeline"]
 
 _DAY_MS: Final = 86_400_000
+_SETTLED_S: Final = 60.0
+"""After the start: what it needed alone is given back then. History is read, and the engine has run, if trades came."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +91,7 @@ class _Pipeline(Front):
         self._go_on()
         await self._start_people(database.writing, server.url, status, parts.calendar)
         self._start_feeds(recorder)
+        self._undo.callback(self._loop.call_later(_SETTLED_S, give_back).cancel)
         self._instance.announce(server.url)
         say(server.url, self._origin)
 

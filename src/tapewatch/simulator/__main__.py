@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import json
 import os
 import signal
@@ -32,9 +33,12 @@ from tapewatch.simulator.server import DELAYED, Options, Simulator
 from tapewatch.simulator.session import Rules
 from tapewatch.simulator.tape import Tape
 from tapewatch.simulator.trouble import Trouble
+from tapewatch.spare import give_back
 from tapewatch.tapefile import read_tape
 
 PARENT_POLL_S: Final = 0.5
+SETTLED_S: Final = 60.0
+"""After the start: what the questions for history took, which come first, is given back then."""
 BARS_FLUSH_NS: Final = 62 * 1_000_000_000
 """After the last trade a replay goes on this long, so that the last minute's bar is sent."""
 
@@ -61,6 +65,7 @@ async def _serve(arguments: argparse.Namespace) -> int:
         address = f"{arguments.host}:{simulator.port}"
         said = {"ws": f"ws://{address}", "delayed": f"ws://{address}{DELAYED}", "rest": f"http://{address}"}
         print(json.dumps({**said, "pid": os.getpid()}), flush=True)
+        loop.call_later(SETTLED_S, _settle)
         waiting = [asyncio.create_task(ended.wait()), asyncio.create_task(simulator.failed())]
         if arguments.parent is not None:
             waiting.append(asyncio.create_task(_gone(arguments.parent)))
@@ -70,6 +75,11 @@ async def _serve(arguments: argparse.Namespace) -> int:
         for task in done:
             task.result()
     return 0
+
+
+def _settle() -> None:
+    gc.collect()
+    give_back()
 
 
 def _server(arguments: argparse.Namespace, sent: SentFile | None) -> Simulator | FramePlayer:
