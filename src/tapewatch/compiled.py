@@ -56,9 +56,9 @@ def compiled(function: _Function) -> _Function:
 
 
 def inlined(function: _Function) -> _Function:
-    """The same for a function that compiled ones call for every record: it becomes a part of them.
+    """The same for a function that compiled ones call for every record, pane or row: it becomes a part of them.
 
-    A call passes each field of each array of its arguments, over a hundred numbers for the engine's.
+    A call passes each field of each array of its arguments, over two hundred numbers for the engine's.
     """
     return _compiled(function, forceinline=True)
 

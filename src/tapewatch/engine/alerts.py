@@ -177,7 +177,7 @@ def withdraw(
                     state.counts[1] -= 1
 
 
-@compiled
+@inlined
 def volume_limit(state: State, s: int, k: int, which: int, slot: int, day: int, cell: int, params: Params) -> float:
     """Volume (in 1e-8) above which the pane in ``slot`` is a surge; infinity while nothing can be said."""
     line = params.lines[state.legs[s, k]["machine"], which]

@@ -24,7 +24,7 @@ NONE: Final = -(2**31)
 """No position."""
 
 
-@compiled
+@inlined
 def find_pane(state: State, s: int, pane_ms: int) -> int:
     """Slot of the newest touched pane that starts at or before ``pane_ms``; -1 without one."""
     i: int = state.symbols[s]["panes"] - 1

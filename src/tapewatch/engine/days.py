@@ -54,12 +54,17 @@ def days_of(calendar: Mapping[Market, TradingDays]) -> Days:
 
 
 @inlined
-def day_of(days: Days, market: int, time_ms: int) -> int:
-    """Which trading day of its market a moment is in, as `sessions.Sessions.day`; of UTC where it never closes."""
+def day_of(days: Days, market: int, time_ms: int, guess: int) -> int:
+    """Which trading day of its market a moment is in, as `sessions.Sessions.day`; of UTC where it never closes.
+
+    If it is ``guess``, as for nearly every trade it is the symbol's last one, nothing is searched.
+    """
     begin: int = days.first[market]
     stop: int = days.first[market + 1]
     if begin == stop:
         return time_ms // DAY_MS
+    if 0 <= guess < stop - begin and days.day_open[begin + guess] <= time_ms < days.day_close[begin + guess]:
+        return guess
     i = begin
     while i < stop:  # the first day that opens later
         middle = (i + stop) // 2

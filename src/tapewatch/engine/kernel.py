@@ -62,7 +62,7 @@ def mark_dirty(state: State, s: int, pane_ms: int) -> None:
         state.counts[0] += 1
 
 
-@compiled
+@inlined
 def _begin(symbol: Any, market: int) -> None:
     symbol["known"] = 1
     symbol["market"] = market
@@ -86,7 +86,7 @@ def _begin(symbol: Any, market: int) -> None:
     symbol["previous_close"] = np.nan
 
 
-@compiled
+@inlined
 def _finalise(state: State, s: int, clock: int, params: Params) -> None:
     """Mark the rows that the clock has passed for writing, so that they are written as final."""
     symbol = state.symbols[s]
@@ -219,7 +219,7 @@ def _trade(state: State, s: int, market: int, row: int, time_ms: int, received_n
             _finalise(state, s, time_ms - params.delay_ms, params)
     if time_ms >= symbol["due_ms"]:
         resolve(state, s, time_ms, row, params, out)
-    day = day_of(days, market, time_ms)
+    day = day_of(days, market, time_ms, symbol["day"])
     regular = is_regular(days, market, day, time_ms)
     flags = (eligibility if regular else eligibility >> 3) & (PRICE | HIGH_LOW | VOLUME)
     count_quality(state, s, time_ms, APPLIED, flags & PRICE != 0, out)

@@ -18,14 +18,14 @@ from typing import Any
 
 import numpy as np
 
-from tapewatch.compiled import compiled
+from tapewatch.compiled import compiled, inlined
 from tapewatch.engine.bars import keep_bar
 from tapewatch.engine.state import BARS, NEVER, WINDOWS, Output, Params, State
 
 E8 = 1e8
 
 
-@compiled
+@inlined
 def open_pane(state: State, s: int, at: int, pane_ms: int, params: Params, out: Output) -> int:
     """Put a new pane after slot ``at``; return its slot. The oldest leaves when there is no free slot."""
     symbol = state.symbols[s]
@@ -63,7 +63,16 @@ def open_pane(state: State, s: int, at: int, pane_ms: int, params: Params, out: 
     return slot
 
 
-@compiled
+@inlined
+def _first_since(state: State, s: int, since_ms: int) -> int:
+    """Slot of the oldest pane that starts at ``since_ms`` or later. The newest are asked first: it is one of them."""
+    i: int = state.symbols[s]["panes"]
+    while i > 0 and state.panes[s, i - 1]["start_ms"] >= since_ms:
+        i -= 1
+    return i
+
+
+@inlined
 def line_sum(state: State, s: int, pane_ms: int, count: int, params: Params) -> float:
     """Sum of the closes of the ``count`` panes that end with ``pane_ms``'s, oldest first; NaN while not warm.
 
@@ -75,11 +84,11 @@ def line_sum(state: State, s: int, pane_ms: int, count: int, params: Params) -> 
     used = symbol["panes"]
     start = pane_ms - (count - 1) * params.slide_ms
     close = symbol["base_close"]
-    i = 0
-    while i < used and state.panes[s, i]["start_ms"] < start:
-        if state.panes[s, i]["n"] > 0:
-            close = state.panes[s, i]["close"]
-        i += 1
+    i = _first_since(state, s, start)
+    for before in range(i - 1, -1, -1):
+        if state.panes[s, before]["n"] > 0:
+            close = state.panes[s, before]["close"]
+            break
     total = 0.0
     for k in range(count):
         if i < used and state.panes[s, i]["start_ms"] == start + k * params.slide_ms:
@@ -90,18 +99,18 @@ def line_sum(state: State, s: int, pane_ms: int, count: int, params: Params) -> 
     return total
 
 
-@compiled
+@inlined
 def window_volume_e8(state: State, s: int, pane_ms: int, params: Params) -> float:
     """Volume (in 1e-8) of the window that ends with the pane."""
     oldest = pane_ms - (params.window_panes - 1) * params.slide_ms
     volume = 0.0
-    for i in range(state.symbols[s]["panes"]):
-        if oldest <= state.panes[s, i]["start_ms"] <= pane_ms:
+    for i in range(_first_since(state, s, oldest), state.symbols[s]["panes"]):
+        if state.panes[s, i]["start_ms"] <= pane_ms:
             volume += state.panes[s, i]["volume_e8"]
     return volume
 
 
-@compiled
+@inlined
 def clock_of(state: State, s: int, params: Params) -> int:
     """Time up to which rows are final: the greater of the symbol's event time and its market's tick, less the delay."""
     symbol = state.symbols[s]
@@ -123,8 +132,8 @@ def give_rows(state: State, s: int, params: Params, out: Output) -> None:
     reach = (params.window_panes - 1) * slide
     last = state.panes[s, used - 1]["start_ms"]
     end = since
-    first = 0
-    for i in range(used):
+    first = _first_since(state, s, since - reach)
+    for i in range(first, used):
         start = state.panes[s, i]["start_ms"]
         if start >= since and state.panes[s, i]["n"] > 0:
             _give_bar(state.panes[s, i], s, slide, clock, out)
@@ -136,7 +145,7 @@ def give_rows(state: State, s: int, params: Params, out: Output) -> None:
             end += slide
 
 
-@compiled
+@inlined
 def _give_bar(pane: Any, s: int, slide: int, clock: int, out: Output) -> None:
     row = out.bars[out.counts[BARS]]
     out.counts[BARS] += 1
@@ -154,7 +163,7 @@ def _give_bar(pane: Any, s: int, slide: int, clock: int, out: Output) -> None:
     row["revision"] = pane["records"]
 
 
-@compiled
+@inlined
 def _give_window(
     state: State, s: int, first: int, last: int, end: int, clock: int, params: Params, out: Output
 ) -> None:

@@ -7,7 +7,7 @@ Pure: no I/O, no clock, no random number.
 
 from __future__ import annotations
 
-from tapewatch.compiled import compiled, inlined
+from tapewatch.compiled import inlined
 from tapewatch.engine.state import FUTURE, LATE, QUALITY, Output, State
 
 MINUTE_MS = 60_000
@@ -30,7 +30,7 @@ def count_quality(state: State, s: int, time_ms: int, decision: int, priced: boo
         symbol["q_excluded"] += 1
 
 
-@compiled
+@inlined
 def give_quality(state: State, s: int, out: Output) -> None:
     """Put what was counted for the symbol's minute into ``out``."""
     symbol = state.symbols[s]

@@ -81,7 +81,7 @@ def _turn(state: State, s: int, k: int, i: int, row: int, time_ms: int, session:
         leg["spent"] = 1
 
 
-@compiled
+@inlined
 def least_limit(state: State, s: int, i: int, day: int, cell: int, params: Params) -> float:
     """Volume (in 1e-8) above which the pane in slot ``i`` is a surge to one of the symbol's legs."""
     least = np.inf
