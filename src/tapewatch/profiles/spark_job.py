@@ -197,8 +197,8 @@ def _configuration(settings: Settings, lanes: int, jars: Sequence[Path], *, is_l
         # a lane's messages to Python in few pieces
         "spark.sql.execution.arrow.maxRecordsPerBatch": "50000",
         "spark.python.worker.reuse": "true",
-        # Java and a worker ask one another a dozen things in a batch; this way it costs the least CPU
-        "spark.python.unix.domain.socket.enabled": "true",
+        # Spark's own files for sockets are remembered by Java until its end (File.deleteOnExit): a few for every batch
+        "spark.python.unix.domain.socket.enabled": "false",
         "spark.sql.session.timeZone": "UTC",
     }  # fmt: skip
     if is_local and jars:
