@@ -99,9 +99,10 @@ class Cluster:
 
     def __exit__(self, *_: object) -> None:
         self._ask_no_more()
-        for process in [p.pid for p in (self.process, self.producer) if p is not None and p.poll() is None]:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                psutil.Process(process).kill()
+        for process in (self.process, self.producer):
+            if process is not None:
+                process.kill()
+                process.wait()
         for left in self.left():
             with contextlib.suppress(psutil.NoSuchProcess):
                 left.kill()
