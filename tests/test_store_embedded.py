@@ -9,8 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +24,7 @@ from tapewatch.store import launch
 from tapewatch.store.cluster import LOG_BYTES_MAX, ClusterFiles
 from tapewatch.store.embedded import EmbeddedPostgres, saved_dsn, stop_orphan
 from tapewatch.store.launch import Runner, program, psql_path
+from waiting import until
 
 OWNER = """
 import sys, threading
@@ -72,16 +72,7 @@ def embedded(folder: Path) -> EmbeddedPostgres:
 
 
 def gone(process: psutil.Process, seconds: float = 100.0) -> None:
-    wait_until(lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE, seconds)
-
-
-def wait_until(holds: Callable[[], bool], seconds: float = 100.0) -> None:
-    pause = threading.Event()
-    for _ in range(int(seconds / 0.02)):
-        if holds():
-            return
-        pause.wait(0.02)
-    raise AssertionError("did not happen in time")
+    until(lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE, seconds)
 
 
 def remember(conninfo: str) -> None:
@@ -233,7 +224,7 @@ def orphan(made: Path) -> psutil.Process:
             return False
         return True
 
-    wait_until(answers)
+    until(answers)
     process = files.running()
     assert process is not None
     return process
@@ -292,7 +283,7 @@ def test_what_a_killed_server_leaves_for_a_moment_is_waited_for(made: Path) -> N
     gone(killed)
     with ThreadPoolExecutor(1) as threads:
         revived = threads.submit(server.revive)
-        wait_until(lambda: revived.done() or "is still in use" in (made / "postgres.log").read_text())
+        until(lambda: revived.done() or "is still in use" in (made / "postgres.log").read_text())
         for process in left:
             process.resume()
         assert revived.result() is True

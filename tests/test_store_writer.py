@@ -31,6 +31,7 @@ from tapewatch.store import statements
 from tapewatch.store.connect import Dsn
 from tapewatch.store.reading import read_alerts, read_bars, read_windows
 from tapewatch.store.writer import StoreWriter
+from waiting import until
 
 LONG = random.Random(1).randbytes(6_000).hex()  # hard to compress: a long plain text would still fit into an index
 
@@ -369,7 +370,7 @@ def test_a_commit_whose_answer_was_lost_is_not_done_twice(cutter: Cutter, postgr
         cutter.loses_answers.set()
         with pytest.raises(StoreUnavailable, match="does not answer"):
             writer.commit(once, 10, 20)
-        wait_until(lambda: position(postgres) == 20)
+        until(lambda: position(postgres) == 20)
         cutter.loses_answers.clear()
         writer.commit(once, 10, 20)
         writer.commit(once, 20, 30)
@@ -401,7 +402,7 @@ def test_a_repeat_waits_for_a_first_try_that_is_still_under_way(
         first_try.execute("SELECT advance_position('embedded', 'log', 10, 20, NULL)")
         repeat = threads.submit(writer.commit, once, 10, 20)
         waiting = "SELECT wait_event_type FROM pg_stat_activity WHERE application_name = 'tapewatch embedded'"
-        wait_until(lambda: ask(postgres, waiting) == [("Lock",)])
+        until(lambda: ask(postgres, waiting) == [("Lock",)])
         first_try.commit()
         repeat.result()
     assert position(postgres) == 20
@@ -442,15 +443,6 @@ def test_statements_name_every_column(writer: StoreWriter, postgres: Dsn) -> Non
 def cut_off(dsn: Dsn) -> None:
     """End the writer's session."""
     end_sessions(dsn, "tapewatch embedded")
-
-
-def wait_until(holds: Any, seconds: float = 60.0) -> None:
-    deadline = threading.Event()
-    for _ in range(int(seconds / 0.02)):
-        if holds():
-            return
-        deadline.wait(0.02)
-    raise AssertionError("did not happen in time")
 
 
 def test_a_version_of_a_rule_is_kept_with_its_first_moment(writer: StoreWriter, postgres: Dsn) -> None:
