@@ -245,7 +245,6 @@ def test_one_look_at_five_hundred_symbols_takes_little(postgres: Dsn, following:
             commit(everything)
             found, calls = counted(lambda: following.changes(following.state()))
             assert (len(found.prices), len(found.bars)) == (500, 500)
-            print(calls)
             assert calls < 25 * 1_000, "so many for each price and bar"
 
 
